@@ -1,0 +1,1 @@
+"""Cappuccino: a Kubernetes-native factory for crypto trading agents."""

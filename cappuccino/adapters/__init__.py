@@ -1,0 +1,1 @@
+"""Rim: libraries and services behind ports. Adapters do not import each other."""

@@ -1,0 +1,1 @@
+"""The record: PostgreSQL through psycopg and SQLAlchemy Core. One pool per process."""

@@ -1,0 +1,1 @@
+"""One pure `decide` per kind."""

@@ -1,0 +1,1 @@
+"""Words that every other package shares: errors, time, identity, money."""

@@ -1,0 +1,1 @@
+"""The processes, and the wiring of adapters into them."""

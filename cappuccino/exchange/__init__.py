@@ -1,0 +1,1 @@
+"""What a venue is, and the simulated one: sizes, fees, accounts, matching, its clock. Pure."""

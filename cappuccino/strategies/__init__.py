@@ -1,0 +1,1 @@
+"""The strategy interface and what implements it. A strategy decides; engines trade."""

@@ -1,0 +1,1 @@
+"""Environment, PPO, checkpoints, export: the only place with torch."""

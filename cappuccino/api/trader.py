@@ -77,7 +77,7 @@ VENUE_RULES = (
 
 class TraderSpec(TraderTemplateSpec):
     bundle_digest: Digest
-    account: str = Field(min_length=1, max_length=63, description="Name of the venue account: one portfolio, one account.")
+    account: str = Field(min_length=1, max_length=63, description="Venue account; one portfolio is one account.")
     role: Literal["candidate", "observer", "baseline"] = Field(
         default="candidate", description="Only candidates can be promoted."
     )

@@ -6,6 +6,8 @@ Money and quantities are NUMERIC, times are timestamptz (UTC). `recorded_at` is 
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -31,11 +33,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 metadata = MetaData()
 
 
-def _at(name: str, *, nullable: bool = False) -> Column[DateTime]:
+def _at(name: str, *, nullable: bool = False) -> Column[datetime]:
     return Column(name, DateTime(timezone=True), nullable=nullable)
 
 
-def _recorded() -> Column[DateTime]:
+def _recorded() -> Column[datetime]:
     return Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.now())
 
 

@@ -16,21 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cappuccino.core.timeframe import Timeframe
+from cappuccino.market.spec import FeatureSpec
 from cappuccino.risk.barriers import Barriers
 
 Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSpec:
-    """One column per symbol: `name` is an entry of the feature catalogue, `params` its periods."""
-
-    name: str
-    params: tuple[tuple[str, int | float], ...] = ()
-
-    @property
-    def label(self) -> str:
-        return self.name + "".join(f"_{value}" for _, value in self.params)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cappuccino.api.meta import KindInfo, Model, Resource, Status
+from cappuccino.api.meta import SYMBOL_PATTERN, TIMESTAMP_PATTERN, KindInfo, Model, Resource, Status, validations
 
 TimeframeName = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d"]
-Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,20}/[A-Z]{3,5}$", max_length=26)]
-Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$", max_length=20)]
+Symbol = Annotated[str, Field(pattern=SYMBOL_PATTERN, max_length=26)]
+Timestamp = Annotated[str, Field(pattern=TIMESTAMP_PATTERN, max_length=20)]
 
 
 class FeatureEntry(Model):
     """One indicator of the catalogue with its periods; `cappuccino data features` lists them."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]{1,40}$", description="Name in the feature catalogue.")
+    name: str = Field(pattern=r"^[a-z0-9_]{1,40}$", max_length=40, description="Name in the feature catalogue.")
     params: dict[str, float] = Field(default={}, max_length=8, description="Periods, by the catalogue's names.")
 
 
@@ -31,13 +31,15 @@ class GeneratorSource(Model):
     )
     drift_half_life: float = Field(default=24.0, gt=0, le=10_000, description="Of the AR(1) drift, in bars.")
     regimes: bool = Field(default=True, description="Volatility switches between calm and wild.")
-    jumps_per_year: float = Field(default=12.0, ge=0, le=1000)
+    jumps_per_year: float = Field(default=12.0, ge=0, le=1000, description="Of each asset, on average.")
 
 
 class FileSource(Model):
     """Parquet, CSV or Feather with symbol, ts, open, high, low, close, volume."""
 
-    path: str = Field(min_length=1, max_length=1024)
+    path: str = Field(
+        min_length=1, max_length=1024, description="Path of the file; a relative one starts at the folder of `cappuccino run`."
+    )
 
 
 class AlpacaSource(Model):
@@ -49,9 +51,16 @@ class AlpacaSource(Model):
 class Source(Model):
     """Exactly one of them."""
 
-    generator: GeneratorSource | None = None
-    file: FileSource | None = None
-    alpaca: AlpacaSource | None = None
+    model_config = validations(
+        (
+            "[has(self.generator), has(self.file), has(self.alpaca)].filter(x, x).size() == 1",
+            "exactly one source is needed: generator, file or alpaca",
+        ),
+    )
+
+    generator: GeneratorSource | None = Field(default=None, description="Make the market.")
+    file: FileSource | None = Field(default=None, description="Read a file of bars.")
+    alpaca: AlpacaSource | None = Field(default=None, description="Download crypto history.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -64,13 +73,15 @@ class Source(Model):
 class DatasetSpec(Model):
     symbols: tuple[Symbol, ...] = Field(min_length=1, max_length=200, description="Ordered; the order changes no result.")
     timeframe: TimeframeName = Field(default="1h", description="Of the stored bars; coarser ones are resampled from it.")
-    source: Source
+    source: Source = Field(description="Where the bars come from: exactly one of generator, file and alpaca.")
     start: Timestamp = Field(description="First bar's open time.")
     end: Timestamp | None = Field(default=None, description="Exclusive; absent: up to the last closed bar, refreshed.")
     features: tuple[FeatureEntry, ...] = Field(default=(), max_length=64, description="Empty: the default list.")
     refresh_seconds: int = Field(default=3600, ge=10, le=7 * 86400, description="How often an open-ended Dataset is refreshed.")
     retention_days: int = Field(default=0, ge=0, le=36500, description="0 keeps everything.")
-    min_coverage: float = Field(default=0.95, ge=0, le=1, description="A symbol below it is quarantined.")
+    min_coverage: float = Field(
+        default=0.95, ge=0, le=1, description="Share of the expected bars; a symbol below it is quarantined."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -82,18 +93,18 @@ class DatasetSpec(Model):
 
 
 class Quarantined(Model):
-    symbol: str
-    reason: str
+    symbol: str = Field(description="Left out of the snapshot.")
+    reason: str = Field(description="Why, in one sentence.")
 
 
 class DatasetStatus(Status):
     snapshot: str | None = Field(default=None, description="Digest of the current snapshot's manifest.")
-    bars: int | None = None
-    first_bar_at: str | None = None
-    last_bar_at: str | None = None
+    bars: int | None = Field(default=None, description="Bars of each symbol in the snapshot.")
+    first_bar_at: str | None = Field(default=None, description="Open time of the first bar.")
+    last_bar_at: str | None = Field(default=None, description="Open time of the last bar.")
     gaps: int | None = Field(default=None, description="Missing stretches that the source does not have either.")
-    quarantined: tuple[Quarantined, ...] = ()
-    refreshed_at: str | None = None
+    quarantined: tuple[Quarantined, ...] = Field(default=(), description="Symbols that failed a check; the others go on.")
+    refreshed_at: str | None = Field(default=None, description="When the source was last read.")
 
 
 class Dataset(Resource):
@@ -110,14 +121,10 @@ class Dataset(Resource):
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
         rules=(
-            (
-                "[has(self.source.generator), has(self.source.file), has(self.source.alpaca)].filter(x, x).size() == 1",
-                "source: give exactly one of generator, file or alpaca",
-            ),
             ("!has(self.end) || self.end > self.start", "end must be after start: swap or correct them"),
             ("self.symbols.all(s, self.symbols.exists_one(t, t == s))", "symbols has duplicates: name each once"),
         ),
     )
     kind: Literal["Dataset"] = "Dataset"
-    spec: DatasetSpec
-    status: DatasetStatus | None = None
+    spec: DatasetSpec = Field(description="What the market is.")
+    status: DatasetStatus | None = Field(default=None, description="Is it complete and fresh.")

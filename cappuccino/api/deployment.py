@@ -7,63 +7,77 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cappuccino.api.meta import KindInfo, Model, Reference, Resource, Status
-from cappuccino.api.trader import VENUE_RULES, Digest, TraderTemplateSpec
+from cappuccino.api.trader import Digest, TraderTemplateSpec
 
 
 class WindowGate(Model):
     """The one test on the untouched gate window: mean log return > 0 and alpha over HODL > 0."""
 
     alpha: float = Field(default=0.025, gt=0, lt=0.5, description="One-sided level of each test, before Holm.")
-    bootstrap_samples: int = Field(default=2000, ge=200, le=100_000)
-    block_hours: float = Field(default=24, gt=0, le=24 * 30)
+    bootstrap_samples: int = Field(default=2000, ge=200, le=100_000, description="Resamples of the stationary bootstrap.")
+    block_hours: float = Field(default=24, gt=0, le=24 * 30, description="Mean length of its blocks.")
 
 
 class BacktestGate(Model):
+    """What the walk-forward record and the backtest must show."""
+
     min_sharpe: float = Field(default=0.0, description="Walk-forward objective a candidate needs.")
-    min_closed_trades: int = Field(default=20, ge=1, le=100_000)
-    min_exposure: float = Field(default=0.05, ge=0, le=1)
-    max_drawdown: float = Field(default=0.5, gt=0, le=1)
+    min_closed_trades: int = Field(default=20, ge=1, le=100_000, description="Trades from flat to flat, per symbol.")
+    min_exposure: float = Field(default=0.05, ge=0, le=1, description="Mean invested share of equity.")
+    max_drawdown: float = Field(default=0.5, gt=0, le=1, description="Largest loss from a peak, as a fraction.")
 
 
 class OverfittingGate(Model):
+    """Whether the best of many is more than the luckiest of many."""
+
     min_dsr: float = Field(default=0.95, ge=0, le=1, description="Deflated Sharpe ratio; PSR for a single trial.")
-    max_pbo: float = Field(default=0.2, ge=0, le=1, description="Gates only from 16 trials on.")
+    max_pbo: float = Field(
+        default=0.2, ge=0, le=1, description="Probability of backtest overfitting; gates only from 16 trials on."
+    )
 
 
 class SoakGate(Model):
     """Shadow or paper, in market time and trades."""
 
-    market_days: float = Field(default=7, ge=0, le=3650)
-    closed_trades: int = Field(default=20, ge=0, le=100_000)
+    market_days: float = Field(default=7, ge=0, le=3650, description="Market time that must pass.")
+    closed_trades: int = Field(default=20, ge=0, le=100_000, description="Trades from flat to flat that must be closed.")
 
 
 class GradeGate(Model):
     """What promotion asks of the paper record. A grade alone never promotes."""
 
-    min_win_rate: float = Field(default=0.60, ge=0, le=1)
-    max_drawdown: float = Field(default=0.15, gt=0, le=1)
+    min_win_rate: float = Field(default=0.60, ge=0, le=1, description="Share of closed trades with a net gain.")
+    max_drawdown: float = Field(default=0.15, gt=0, le=1, description="Largest loss from a peak, as a fraction.")
 
 
 class Gates(Model):
-    backtest: BacktestGate = BacktestGate()
-    window: WindowGate = WindowGate()
-    overfitting: OverfittingGate = OverfittingGate()
-    soak: SoakGate = SoakGate()
-    grade: GradeGate = GradeGate()
+    """What a candidate must clear, in this order. Integrity is checked first and has no threshold."""
+
+    backtest: BacktestGate = Field(default=BacktestGate(), description="Walk-forward record and backtest.")
+    window: WindowGate = Field(default=WindowGate(), description="The one test on the untouched gate window.")
+    overfitting: OverfittingGate = Field(default=OverfittingGate(), description="Deflated Sharpe ratio and PBO.")
+    soak: SoakGate = Field(default=SoakGate(), description="Time and trades in shadow or on paper.")
+    grade: GradeGate = Field(default=GradeGate(), description="What promotion asks of the paper record.")
 
 
 class DeploymentSpec(Model):
     study_ref: Reference | None = Field(default=None, description="Source study; required for ensemble and arena.")
-    bundles: Annotated[tuple[Digest, ...], Field(max_length=50)] = ()
+    bundles: tuple[Digest, ...] = Field(
+        default=(), max_length=50, description="Candidates by digest, instead of the best of a Study."
+    )
     top: int = Field(default=3, ge=1, le=50, description="Best complete trials taken as candidates.")
-    mode: Literal["single", "ensemble", "arena"] = "single"
+    mode: Literal["single", "ensemble", "arena"] = Field(
+        default="single", description="Each by itself; one portfolio that votes; or all against each other from equal capital."
+    )
     vote: Literal["majority", "mean"] = Field(default="majority", description="How an ensemble decides.")
-    gates: Gates = Gates()
+    gates: Gates = Field(default=Gates(), description="What a candidate must clear.")
     observers: int = Field(
         default=3, ge=0, le=3, description="Intact candidates that failed only on statistics and still trade on paper."
     )
-    baselines: tuple[Literal["hodl", "cash"], ...] = Field(default=("hodl", "cash"), max_length=2)
-    trader_template: TraderTemplateSpec
+    baselines: tuple[Literal["hodl", "cash"], ...] = Field(
+        default=("hodl", "cash"), max_length=2, description="Traded beside the candidates."
+    )
+    trader_template: TraderTemplateSpec = Field(description="What each Trader is made from.")
     accounts: tuple[Annotated[str, Field(max_length=253)], ...] = Field(
         default=(), max_length=50, description="Secrets of venue accounts; the simulated exchange opens its own."
     )
@@ -80,24 +94,30 @@ class DeploymentSpec(Model):
 class GateStatus(Model):
     """One gate's verdict; the full evidence is a row of the record."""
 
-    gate: str
-    outcome: Literal["Pass", "Fail", "Error", "Inconclusive", "Pending"]
-    measured: float | None = None
-    threshold: float | None = None
-    message: str = ""
+    gate: str = Field(description="Name of the gate.")
+    outcome: Literal["Pass", "Fail", "Error", "Inconclusive", "Pending"] = Field(
+        description="Error: the test could not run; Inconclusive: too little to tell."
+    )
+    measured: float | None = Field(default=None, description="What was measured.")
+    threshold: float | None = Field(default=None, description="What it was held against.")
+    message: str = Field(default="", description="One sentence.")
 
 
 class CandidateStatus(Model):
-    bundle_digest: str
-    number: int | None = None
-    verdict: Literal["Pending", "Passed", "Observer", "Refused", "Soaking", "Promotable"] = "Pending"
-    stopped_by: str | None = None
-    trader: str | None = None
-    gates: tuple[GateStatus, ...] = ()
+    """One bundle on its way through the gates."""
+
+    bundle_digest: str = Field(description="The candidate.")
+    number: int | None = Field(default=None, description="Its trial.")
+    verdict: Literal["Pending", "Passed", "Observer", "Refused", "Soaking", "Promotable"] = Field(
+        default="Pending", description="Observer: intact, failed only on statistics, trades on paper and is never promoted."
+    )
+    stopped_by: str | None = Field(default=None, description="The first gate that it did not pass.")
+    trader: str | None = Field(default=None, description="The Trader that runs it.")
+    gates: tuple[GateStatus, ...] = Field(default=(), description="Verdicts so far.")
 
 
 class DeploymentStatus(Status):
-    candidates: tuple[CandidateStatus, ...] = ()
+    candidates: tuple[CandidateStatus, ...] = Field(default=(), description="In the order of the search's ranking.")
     promoted: str | None = Field(default=None, description="Digest of bundle, risk profile and costs.")
 
 
@@ -117,9 +137,10 @@ class Deployment(Resource):
         rules=(
             ("has(self.studyRef) || self.bundles.size() > 0", "name a studyRef or bundles: there is no default study"),
             ("self.mode == 'single' || has(self.studyRef)", "modes ensemble and arena need studyRef: name the source study"),
-            *((rule.replace("self.", "self.traderTemplate."), f"traderTemplate.{message}") for rule, message in VENUE_RULES),
         ),
     )
     kind: Literal["Deployment"] = "Deployment"
-    spec: DeploymentSpec
-    status: DeploymentStatus | None = None
+    spec: DeploymentSpec = Field(description="Which bundles, through which gates, traded how.")
+    status: DeploymentStatus | None = Field(
+        default=None, description="Which gate stopped which candidate, and who is promoted."
+    )

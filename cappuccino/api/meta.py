@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from cappuccino.api.structural import at, structural
 from cappuccino.core.errors import InvalidInput
 from cappuccino.core.identifiers import NAME_MAX
 
@@ -15,7 +19,18 @@ GROUP = "cappuccino.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-Name = Field(min_length=1, max_length=NAME_MAX, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+# Of the wire types; beside the remedies below, so that an error can say what to write instead.
+SYMBOL_PATTERN = r"^[A-Z0-9]{1,20}/[A-Z]{3,5}$"
+TIMESTAMP_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+URL_PATTERN = r"^https?://"
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+Name = Field(
+    min_length=1,
+    max_length=NAME_MAX,
+    pattern=NAME_PATTERN,
+    description=f"Name of the object: lower case letters, digits and dashes, at most {NAME_MAX}.",
+)
 
 
 class Model(BaseModel):
@@ -26,6 +41,13 @@ class Model(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The wire form: camelCase, absent rather than null."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def validations(*rules: tuple[str, str]) -> ConfigDict:
+    """Configuration of a model that carries (CEL over `self`, message) into its schema; the model checks the same in Python."""
+    return ConfigDict(
+        json_schema_extra={"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+    )
 
 
 class OwnerReference(Model):
@@ -58,19 +80,19 @@ class ObjectMeta(Model):
 class Condition(Model):
     """As in Kubernetes: one condition per type; `message` is one sentence for a person."""
 
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
-    observed_generation: int = 0
-    last_transition_time: str = ""
+    type: str = Field(description="What is said: Ready, Reconciling, Stalled, Complete, Failed, Halted and so on.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(description="One word for programs.")
+    message: str = Field(default="", description="One sentence for a person.")
+    observed_generation: int = Field(default=0, description="The metadata.generation that this was said of.")
+    last_transition_time: str = Field(default="", description="When status last changed, RFC 3339, UTC.")
 
 
 class Status(Model):
     """Base of every status. Only the operator writes it."""
 
-    observed_generation: int = 0
-    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = Field(default=0, description="The last metadata.generation that was acted on.")
+    conditions: tuple[Condition, ...] = Field(default=(), description="One per type.")
 
 
 class Reference(Model):
@@ -88,6 +110,9 @@ class KindInfo:
     description: str
     columns: tuple[tuple[str, str, str], ...] = ()  # (name, type, JSON path)
     rules: tuple[tuple[str, str], ...] = ()  # (CEL over `self` = the spec, message)
+    immutable: tuple[str, ...] = ()  # spec fields (wire names) that never change; ("*",): the whole spec
+    pinned: tuple[str, ...] = ()  # spec fields that no longer change once status.snapshot is set
+    growing: tuple[str, ...] = ()  # numbers, as dotted paths of the spec, that may grow and not shrink
     scale: tuple[str, str] | None = None  # (spec path, status path)
     wide: tuple[tuple[str, str, str], ...] = field(default=())  # columns of `-o wide`
 
@@ -117,28 +142,60 @@ class Resource(Model):
 
     @classmethod
     def parse(cls, document: dict[str, Any], *, source: str = "manifest") -> Self:
-        """`document` as this kind.
+        """`document` as this kind, read as strictly as Kubernetes reads it: "4" is not a number.
 
         Raises:
             InvalidInput: one line that names the field, its value and what it may be.
         """
         try:
-            return cls.model_validate(document)
+            return cls.model_validate_json(json.dumps(document, default=str), strict=True)
         except ValidationError as error:
-            raise InvalidInput(explain(error, source=source)) from error
+            raise InvalidInput(explain(error, cls, source=source)) from error
 
 
-def explain(error: ValidationError, *, source: str) -> str:
-    """Every defect of a manifest in one line: source: field: what is wrong (value)."""
+# What to write instead, by the pattern that refused it.
+REMEDIES: dict[str, str] = {
+    NAME_PATTERN: "use lower case letters, digits and dashes, as in my-study",
+    SYMBOL_PATTERN: "write BASE/QUOTE, as BTC/USD",
+    TIMESTAMP_PATTERN: "write it in UTC, as 2024-01-01T00:00:00Z",
+    DIGEST_PATTERN: "a digest has 64 characters 0-9 and a-f; `cappuccino get trials -o wide` lists them",
+    URL_PATTERN: "write http://host:port",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, source: str) -> str:
+    """Every defect of a manifest in one line: source: field: what is wrong (value); remedy."""
     parts = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(p) for p in item["loc"]) or "(document)"
-        value = item.get("input")
-        if item["type"] == "extra_forbidden":
-            parts.append(f"{where}: unknown field; remove it or mind its spelling")
-        elif item["type"] == "missing":
+        path, value, kind = item["loc"], item.get("input"), item["type"]
+        where = dotted(path) or "(document)"
+        shown = "" if isinstance(value, dict | list) else f" (got {json.dumps(value, default=str)})"
+        if kind == "extra_forbidden":
+            parts.append(f"{where}: unknown field; {_nearest(model, path)}")
+        elif kind == "missing":
             parts.append(f"{where}: required and absent; add it")
+        elif kind == "string_pattern_mismatch":
+            pattern = item["ctx"]["pattern"]
+            parts.append(f"{where}: {REMEDIES.get(pattern, f'must match {pattern}')}{shown}")
+        elif kind == "string_type" and isinstance(value, int | float):
+            parts.append(f'{where}: must be text, put it in quotes: "{json.dumps(value)}"{shown}')
+        elif kind in ("too_short", "too_long"):
+            bound, limit = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+            parts.append(
+                f"{where}: needs {bound} {item['ctx'][limit]} {'entry' if item['ctx'][limit] == 1 else 'entries'}, has {item['ctx']['actual_length']}"
+            )
         else:
-            shown = "" if isinstance(value, dict | list) else f" (got {value!r})"
-            parts.append(f"{where}: {item['msg']}{shown}")
+            said = item["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("valid array", "list")
+            parts.append(f"{where}: {said}{shown}")
     return f"{source}: " + "; ".join(parts)
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """spec.symbols[0]: as kubectl writes it."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def _nearest(model: type[BaseModel], path: Sequence[str | int]) -> str:
+    parent = at(structural(model), path[:-1]) or {}
+    close = difflib.get_close_matches(str(path[-1]), parent.get("properties", {}), n=1)
+    return f"did you mean {close[0]}?" if close else "remove it or mind its spelling"

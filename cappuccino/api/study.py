@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cappuccino.api.dataset import FeatureEntry, Symbol, TimeframeName
-from cappuccino.api.meta import KindInfo, Model, Reference, Resource, Status
+from cappuccino.api.meta import SYMBOL_PATTERN, KindInfo, Model, Reference, Resource, Status, validations
+
+Text = Annotated[str, Field(max_length=256)]
 
 
 class Parameter(Model):
     """One dimension of the search space. Numeric: low and high; categorical: choices (numbers as text)."""
 
-    type: Literal["float", "int", "categorical"]
-    low: float | None = None
-    high: float | None = None
-    log: bool | None = None
-    step: float | None = Field(default=None, gt=0)
-    choices: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=64)
+    model_config = validations(
+        ("self.type == 'categorical' || (has(self.low) && has(self.high))", "a numeric parameter needs low and high"),
+        ("!has(self.low) || !has(self.high) || self.low <= self.high", "low is above high: swap them"),
+        ("self.type != 'categorical' || has(self.choices)", "a categorical parameter needs choices"),
+        (
+            "self.type != 'categorical' || (!has(self.low) && !has(self.high))",
+            "a categorical parameter has choices, not low and high",
+        ),
+        ("self.type == 'categorical' || !has(self.choices)", "a numeric parameter has low and high, not choices"),
+        ("!has(self.log) || !self.log || !has(self.low) || self.low > 0.0", "a log scale needs low above 0"),
+    )
+
+    type: Literal["float", "int", "categorical"] = Field(description="Numeric with low and high, or categorical with choices.")
+    low: float | None = Field(default=None, description="Smallest value, inclusive.")
+    high: float | None = Field(default=None, description="Largest value, inclusive.")
+    log: bool | None = Field(default=None, description="Sample on a logarithmic scale; low must then be above 0.")
+    step: float | None = Field(default=None, gt=0, description="Sample on a grid from low.")
+    choices: tuple[Text, ...] | None = Field(default=None, min_length=1, max_length=64, description="The values, as text.")
 
     @model_validator(mode="after")
     def _shape(self) -> Self:
@@ -39,22 +54,22 @@ class Parameter(Model):
         return self
 
 
-SearchSpace = Annotated[dict[str, Parameter], Field(max_length=64)]
-Values = Annotated[dict[str, str], Field(max_length=64, description="Fixed values; numbers and booleans written as text.")]
+SearchSpace = Annotated[dict[str, Parameter], Field(max_length=64, description="Parameter name to the values it may take.")]
+Values = Annotated[dict[str, Text], Field(max_length=64, description="Fixed values; numbers and booleans written as text.")]
 
 
 class StrategyChoice(Model):
     """Which strategy a Trial makes; `parameters` are fixed, the search space varies the rest."""
 
     kind: Literal["ppo", "trend"] = Field(description="ppo trains a policy in torch; trend is a rule with parameters.")
-    parameters: Values = {}
+    parameters: Values = Field(default={}, description="Fixed values by parameter name; numbers and booleans as text.")
 
 
 class Phase(Model):
     """One stage of the search. The winner's parameters are frozen in the next one."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]{1,30}$")
-    trials: int = Field(ge=1, le=1_000_000)
+    name: str = Field(pattern=r"^[a-z0-9-]{1,30}$", max_length=30, description="Shown in its trials.")
+    trials: int = Field(ge=1, le=1_000_000, description="Trials of this phase.")
     search_space: SearchSpace = Field(
         description="Names of the strategy's parameters, or timeframe, interval (bars between decisions), features (set names)."
     )
@@ -63,83 +78,121 @@ class Phase(Model):
 class Validation(Model):
     """dev | gap | gate window. Walk-forward folds expand inside dev; folds are never concatenated."""
 
-    folds: int = Field(default=3, ge=1, le=10)
+    folds: int = Field(default=3, ge=1, le=10, description="Expanding walk-forward folds; the objective is their mean.")
     gate_bars: int = Field(default=720, ge=50, le=1_000_000, description="The untouched gate window, in bars.")
     gap_bars: int = Field(default=48, ge=0, le=10_000, description="Purge and embargo; at least lookback and longest hold.")
     min_exposure: float = Field(default=0.05, ge=0, le=1, description="Mean invested share below which a trial fails.")
-    min_closed_trades: int = Field(default=20, ge=1, le=100_000)
+    min_closed_trades: int = Field(
+        default=20, ge=1, le=100_000, description="Trades from flat to flat, over all folds, below which a trial fails."
+    )
 
 
 class Objective(Model):
-    metric: Literal["sharpe"] = "sharpe"
-    direction: Literal["maximize"] = "maximize"
+    """What a trial is scored by."""
+
+    metric: Literal["sharpe"] = Field(
+        default="sharpe", description="Annualised Sharpe ratio out of sample, mean over the folds."
+    )
+    direction: Literal["maximize"] = Field(default="maximize", description="Higher is better.")
 
 
 class Sampler(Model):
-    type: Literal["tpe", "random"] = "tpe"
-    seed: int = Field(default=0, ge=0, le=2**53)
-    startup_trials: int = Field(default=10, ge=1, le=10_000)
+    """How the next trial's parameters are chosen. Seeded by (study uid, trial number) beside `seed`."""
+
+    type: Literal["tpe", "random"] = Field(default="tpe", description="Tree-structured Parzen estimator, or uniform.")
+    seed: int = Field(default=0, ge=0, le=2**53, description="Another seed, another search.")
+    startup_trials: int = Field(default=10, ge=1, le=10_000, description="Random trials before the estimator is used.")
 
 
 class Pruner(Model):
-    type: Literal["none", "median"] = "median"
-    startup_trials: int = Field(default=5, ge=1, le=10_000)
+    """When a trial is stopped before its last fold."""
+
+    type: Literal["none", "median"] = Field(
+        default="median", description="median: below the median of its peers at the same fold."
+    )
+    startup_trials: int = Field(default=5, ge=1, le=10_000, description="Complete trials before anything is pruned.")
 
 
 class Budget(Model):
+    """How much is searched. It may grow while the Study runs, never shrink."""
+
     trials: int = Field(default=20, ge=1, le=1_000_000, description="Trials in all; phases, if any, add up to it.")
     max_failed_trials: int = Field(default=10, ge=0, le=1_000_000, description="More than these and the Study fails.")
 
 
 class SizingSpec(Model):
-    max_weight: float = Field(default=0.30, gt=0, le=1)
+    """From an action to a target weight."""
+
+    max_weight: float = Field(default=0.30, gt=0, le=1, description="Share of equity in one symbol at a full action.")
 
 
 class BarriersSpec(Model):
     """Fractions of the average entry; 0 switches one off."""
 
-    stop: float = Field(default=0.10, ge=0, lt=1)
-    take_profit: float = Field(default=0, ge=0, le=10)
-    trail: float = Field(default=0.015, ge=0, lt=1)
-    trail_arms_at: float = Field(default=0.015, ge=0, le=10)
-    max_hold_bars: int = Field(default=0, ge=0, le=100_000)
+    stop: float = Field(default=0.10, ge=0, lt=1, description="Loss at which a position is sold.")
+    take_profit: float = Field(default=0, ge=0, le=10, description="Gain at which it is sold.")
+    trail: float = Field(
+        default=0.015, ge=0, lt=1, description="Fall from the highest price since it armed, at which it is sold."
+    )
+    trail_arms_at: float = Field(default=0.015, ge=0, le=10, description="Gain that arms the trailing stop.")
+    max_hold_bars: int = Field(default=0, ge=0, le=100_000, description="Bars after which it is sold.")
 
 
 class CostsSpec(Model):
-    fee_bps: float = Field(default=25, ge=0, le=1000)
-    slippage_bps: float = Field(default=15, ge=0, le=1000, description="Per side.")
-    slippage_by_symbol_bps: dict[Symbol, float] = Field(default={}, max_length=200)
+    """What trading costs, per side, in basis points of the notional."""
+
+    model_config = validations(
+        (
+            f"self.slippageBySymbolBps.all(s, s.matches('{SYMBOL_PATTERN}'))",
+            "slippageBySymbolBps: write each symbol as BASE/QUOTE, as BTC/USD",
+        ),
+    )
+
+    fee_bps: float = Field(default=25, ge=0, le=1000, description="Taken from the asset received.")
+    slippage_bps: float = Field(default=15, ge=0, le=1000, description="Distance of a fill from the quote, against us.")
+    slippage_by_symbol_bps: dict[str, float] = Field(default={}, max_length=200, description="Slippage of single symbols.")
+
+    @field_validator("slippage_by_symbol_bps")
+    @classmethod
+    def _symbols(cls, value: dict[str, float]) -> dict[str, float]:
+        if wrong := [symbol for symbol in value if not re.match(SYMBOL_PATTERN, symbol)]:
+            raise ValueError(f"{wrong[0]!r} is not a symbol: write BASE/QUOTE, as BTC/USD")
+        return value
 
 
 class TrialTemplate(Model):
     """How a Trial is trained: capital and costs in the market, limits on its workload."""
 
-    capital_usd: float = Field(default=10_000, gt=0, le=1e9)
-    sizing: SizingSpec = SizingSpec()
-    barriers: BarriersSpec = BarriersSpec()
-    costs: CostsSpec = CostsSpec()
-    timeout_seconds: int = Field(default=6 * 3600, ge=10, le=30 * 86400)
+    capital_usd: float = Field(default=10_000, gt=0, le=1e9, description="Starting cash of every episode and backtest.")
+    sizing: SizingSpec = Field(default=SizingSpec(), description="From an action to a target weight.")
+    barriers: BarriersSpec = Field(
+        default=BarriersSpec(), description="Exits that need no decision; fractions of the average entry."
+    )
+    costs: CostsSpec = Field(default=CostsSpec(), description="Fees and slippage.")
+    timeout_seconds: int = Field(
+        default=6 * 3600, ge=10, le=30 * 86400, description="Wall time of one trial, retries included."
+    )
     retries: int = Field(default=3, ge=0, le=100, description="Of a crashed trainer; a preemption never counts.")
-    checkpoint_seconds: int = Field(default=30, ge=1, le=86400)
+    checkpoint_seconds: int = Field(default=30, ge=1, le=86400, description="Wall time between checkpoints.")
 
 
 class StudySpec(Model):
-    dataset_ref: Reference
+    dataset_ref: Reference = Field(description="The Dataset to search on; its snapshot is pinned on the first pass.")
     symbols: tuple[Symbol, ...] = Field(default=(), max_length=200, description="Empty: all of the Dataset.")
     timeframe: TimeframeName | None = Field(default=None, description="Absent: the Dataset's.")
     features: tuple[FeatureEntry, ...] = Field(default=(), max_length=64, description="Empty: the Dataset's.")
     lookback: int = Field(default=1, ge=1, le=512, description="Bars of features that an observation holds.")
-    strategy: StrategyChoice
-    search_space: SearchSpace = {}
-    phases: tuple[Phase, ...] = Field(default=(), max_length=8)
-    objective: Objective = Objective()
-    validation: Validation = Validation()
-    sampler: Sampler = Sampler()
-    pruner: Pruner = Pruner()
-    budget: Budget = Budget()
+    strategy: StrategyChoice = Field(description="What a trial makes, and its fixed parameters.")
+    search_space: SearchSpace = Field(default={}, description="What varies: parameter name to the values it may take.")
+    phases: tuple[Phase, ...] = Field(default=(), max_length=8, description="Stages in order, instead of searchSpace.")
+    objective: Objective = Field(default=Objective(), description="What a trial is scored by.")
+    validation: Validation = Field(default=Validation(), description="How the bars are split, and what a trial needs to count.")
+    sampler: Sampler = Field(default=Sampler(), description="How parameters are chosen.")
+    pruner: Pruner = Field(default=Pruner(), description="When a trial is stopped early.")
+    budget: Budget = Field(default=Budget(), description="How much is searched. Mutable, upwards.")
     parallelism: int = Field(default=1, ge=0, le=10_000, description="Trials at a time; 0 pauses. Mutable.")
-    suspend: bool = Field(default=False, description="Mutable.")
-    template: TrialTemplate = TrialTemplate()
+    suspend: bool = Field(default=False, description="No new trials while true. Mutable.")
+    template: TrialTemplate = Field(default=TrialTemplate(), description="How each trial is trained.")
     finished_trials_kept: int = Field(default=100, ge=0, le=100_000, description="Trial objects; records are kept for good.")
 
     @model_validator(mode="after")
@@ -154,25 +207,35 @@ class StudySpec(Model):
 
 
 class TrialCounts(Model):
-    waiting: int = 0
-    running: int = 0
-    complete: int = 0
-    pruned: int = 0
-    failed: int = 0
+    """Of the record, not of the objects that are kept."""
+
+    waiting: int = Field(default=0, description="Sampled, not started.")
+    running: int = Field(default=0, description="Started.")
+    complete: int = Field(default=0, description="With an objective.")
+    pruned: int = Field(default=0, description="Stopped early.")
+    failed: int = Field(default=0, description="Without an objective; each says why.")
 
 
 class BestTrial(Model):
-    number: int
-    objective: float
+    """The complete trial with the highest objective."""
+
+    number: int = Field(description="Its number in the Study.")
+    objective: float = Field(description="Its objective.")
 
 
 class StudyStatus(Status):
     snapshot: str | None = Field(default=None, description="Dataset snapshot pinned on the first pass.")
     gate_starts_at: str | None = Field(default=None, description="Pinned start of the untouched window.")
-    phase: str | None = None
-    trials: TrialCounts | None = None
+    phase: str | None = Field(default=None, description="The phase being searched.")
+    trials: TrialCounts | None = Field(default=None, description="Trials by state.")
     active: int | None = Field(default=None, description="Trials whose workload exists.")
-    best: BestTrial | None = None
+    best: BestTrial | None = Field(default=None, description="Best trial so far.")
+
+
+MUTABLE_STUDY_FIELDS = ("parallelism", "suspend", "budget", "finishedTrialsKept")
+PINNED_STUDY_FIELDS = tuple(
+    info.alias for info in StudySpec.model_fields.values() if info.alias and info.alias not in MUTABLE_STUDY_FIELDS
+)
 
 
 class Study(Resource):
@@ -199,14 +262,13 @@ class Study(Resource):
                 "the phases' trials must add up to budget.trials",
             ),
         ),
+        pinned=PINNED_STUDY_FIELDS,
+        growing=("budget.trials",),
         scale=(".spec.parallelism", ".status.active"),
     )
     kind: Literal["Study"] = "Study"
-    spec: StudySpec
-    status: StudyStatus | None = None
-
-
-MUTABLE_STUDY_FIELDS = ("parallelism", "suspend", "budget", "finishedTrialsKept")
+    spec: StudySpec = Field(description="What is searched, on what, how it is judged.")
+    status: StudyStatus | None = Field(default=None, description="How far the search is, and why it stopped.")
 
 
 def pinned(spec: StudySpec) -> dict[str, Any]:

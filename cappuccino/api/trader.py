@@ -6,20 +6,27 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cappuccino.api.meta import KindInfo, Model, Resource, Status
+from cappuccino.api.meta import DIGEST_PATTERN, URL_PATTERN, KindInfo, Model, Resource, Status, validations
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, max_length=64)]
 
 
 class SecretReference(Model):
-    name: str = Field(min_length=1, max_length=253)
+    """A Secret in the same namespace."""
+
+    name: str = Field(min_length=1, max_length=253, description="Name of the Secret.")
 
 
 class Venue(Model):
     """Where orders go. Only the simulated venue has a URL: no manifest can send real keys elsewhere."""
 
-    kind: Literal["simulated", "alpaca", "coinbase"]
-    url: str | None = Field(default=None, pattern=r"^https?://", max_length=512)
+    kind: Literal["simulated", "alpaca", "coinbase"] = Field(description="simulated is the exchange of this project.")
+    url: str | None = Field(
+        default=None,
+        pattern=URL_PATTERN,
+        max_length=512,
+        description="Of a simulated exchange elsewhere; absent: the cluster's own.",
+    )
     account_secret_ref: SecretReference | None = Field(default=None, description="Key and secret of the account.")
 
     @model_validator(mode="after")
@@ -34,35 +41,14 @@ class RiskLimits(Model):
 
     max_weight: float = Field(default=0.30, gt=0, le=1, description="Of equity, in one symbol.")
     max_drawdown: float = Field(default=0.20, ge=0, le=1, description="Loss from the persisted baseline that halts.")
-    stop: float = Field(default=0.10, ge=0, lt=1)
-    trail: float = Field(default=0.015, ge=0, lt=1)
-    trail_arms_at: float = Field(default=0.015, ge=0, le=10)
-    take_profit: float = Field(default=0, ge=0, le=10)
-    max_hold_bars: int = Field(default=0, ge=0, le=100_000)
+    stop: float = Field(default=0.10, ge=0, lt=1, description="Loss from the average entry at which a position is sold.")
+    trail: float = Field(
+        default=0.015, ge=0, lt=1, description="Fall from the highest price since it armed, at which it is sold."
+    )
+    trail_arms_at: float = Field(default=0.015, ge=0, le=10, description="Gain that arms the trailing stop.")
+    take_profit: float = Field(default=0, ge=0, le=10, description="Gain at which a position is sold.")
+    max_hold_bars: int = Field(default=0, ge=0, le=100_000, description="Bars after which a position is sold.")
     max_orders_per_hour: int = Field(default=60, ge=0, le=100_000, description="Of market time.")
-
-
-Mode = Literal["shadow", "paper", "live"]
-
-
-class TraderTemplateSpec(Model):
-    """What a Deployment says of each Trader it makes."""
-
-    venue: Venue
-    mode: Mode = "paper"
-    capital_usd: float = Field(default=10_000, gt=0, le=1e9)
-    risk: RiskLimits = RiskLimits()
-    on_halt: Literal["hold", "cancel", "flatten"] = "cancel"
-    on_delete: Literal["flatten", "hold"] = "flatten"
-    max_restarts: int = Field(default=10, ge=0, le=1000, description="In a row, with exponential back-off, then Stalled.")
-
-    @model_validator(mode="after")
-    def _mode(self) -> Self:
-        if self.mode == "live" and self.venue.kind == "simulated":
-            raise ValueError("mode live needs a real venue: use paper on the simulated one")
-        if self.mode != "shadow" and self.venue.kind != "simulated" and self.venue.account_secret_ref is None:
-            raise ValueError(f"venue.accountSecretRef is required for mode {self.mode} on {self.venue.kind}")
-        return self
 
 
 VENUE_RULES = (
@@ -74,9 +60,38 @@ VENUE_RULES = (
     ),
 )
 
+Mode = Literal["shadow", "paper", "live"]
+
+
+class TraderTemplateSpec(Model):
+    """What a Deployment says of each Trader it makes."""
+
+    model_config = validations(*VENUE_RULES)
+
+    venue: Venue = Field(description="Where orders go.")
+    mode: Mode = Field(default="paper", description="shadow decides and sends nothing; paper and live send orders.")
+    capital_usd: float = Field(default=10_000, gt=0, le=1e9, description="Starting capital of the account.")
+    risk: RiskLimits = Field(default=RiskLimits(), description="Limits checked before every order.")
+    on_halt: Literal["hold", "cancel", "flatten"] = Field(
+        default="cancel",
+        description="A halt stops new orders; then it leaves all as it is, cancels what is open, or sells as well.",
+    )
+    on_delete: Literal["flatten", "hold"] = Field(
+        default="flatten", description="What becomes of the positions when it is deleted."
+    )
+    max_restarts: int = Field(default=10, ge=0, le=1000, description="In a row, with exponential back-off, then Stalled.")
+
+    @model_validator(mode="after")
+    def _mode(self) -> Self:
+        if self.mode == "live" and self.venue.kind == "simulated":
+            raise ValueError("mode live needs a real venue: use paper on the simulated one")
+        if self.mode != "shadow" and self.venue.kind != "simulated" and self.venue.account_secret_ref is None:
+            raise ValueError(f"venue.accountSecretRef is required for mode {self.mode} on {self.venue.kind}")
+        return self
+
 
 class TraderSpec(TraderTemplateSpec):
-    bundle_digest: Digest
+    bundle_digest: Digest = Field(description="The bundle that decides, by its digest.")
     account: str = Field(min_length=1, max_length=63, description="Venue account; one portfolio is one account.")
     role: Literal["candidate", "observer", "baseline"] = Field(
         default="candidate", description="Only candidates can be promoted."
@@ -84,14 +99,14 @@ class TraderSpec(TraderTemplateSpec):
 
 
 class TraderStatus(Status):
-    account: str | None = None
-    equity_usd: float | None = None
-    drawdown: float | None = None
-    last_bar_at: str | None = Field(default=None, description="Market time.")
-    orders: int | None = None
-    fills: int | None = None
-    restarts: int | None = None
-    halted_reason: str | None = None
+    account: str | None = Field(default=None, description="Venue account.")
+    equity_usd: float | None = Field(default=None, description="Cash and positions at the last close.")
+    drawdown: float | None = Field(default=None, description="Loss from the highest equity, as a fraction.")
+    last_bar_at: str | None = Field(default=None, description="Open time of the last bar acted on, in market time.")
+    orders: int | None = Field(default=None, description="Orders sent.")
+    fills: int | None = Field(default=None, description="Executions received.")
+    restarts: int | None = Field(default=None, description="Of its process.")
+    halted_reason: str | None = Field(default=None, description="Why it is halted; only `cappuccino resume` lifts it.")
 
 
 class Trader(Resource):
@@ -108,11 +123,8 @@ class Trader(Resource):
             ("LastBar", "string", ".status.lastBarAt"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
-        rules=(
-            *VENUE_RULES,
-            ("self.account == oldSelf.account", "account is immutable: delete the Trader and make another"),
-        ),
+        immutable=("account",),
     )
     kind: Literal["Trader"] = "Trader"
-    spec: TraderSpec
-    status: TraderStatus | None = None
+    spec: TraderSpec = Field(description="Which bundle trades which account, with which limits.")
+    status: TraderStatus | None = Field(default=None, description="May it trade, and how it does.")

@@ -11,22 +11,22 @@ from cappuccino.api.study import Values
 
 
 class TrialSpec(Model):
-    study_name: str = Field(min_length=1, max_length=40)
-    study_uid: str = Field(min_length=1, max_length=64)
-    number: int = Field(ge=0, le=10_000_000)
-    phase: str = Field(default="", max_length=30)
-    parameters: Values = {}
+    study_name: str = Field(min_length=1, max_length=40, description="The Study it belongs to, for people.")
+    study_uid: str = Field(min_length=1, max_length=64, description="With `number` its identity.")
+    number: int = Field(ge=0, le=10_000_000, description="Its number in the Study, from 0.")
+    phase: str = Field(default="", max_length=30, description="The Study's phase it belongs to.")
+    parameters: Values = Field(default={}, description="What the sampler chose, with the fixed and frozen values; as text.")
     snapshot: str = Field(min_length=64, max_length=64, description="Digest of the pinned Dataset snapshot.")
     gate_starts_at: str = Field(max_length=20, description="No bar at or after it is seen in training.")
 
 
 class TrialStatus(Status):
-    objective: float | None = None
-    bundle_digest: str | None = None
-    attempts: int | None = None
+    objective: float | None = Field(default=None, description="Out of sample, mean over the folds.")
+    bundle_digest: str | None = Field(default=None, description="The bundle it made.")
+    attempts: int | None = Field(default=None, description="Starts of its workload.")
     workload: str | None = Field(default=None, description="What its workload is doing.")
-    started_at: str | None = None
-    finished_at: str | None = None
+    started_at: str | None = Field(default=None, description="Wall time.")
+    finished_at: str | None = Field(default=None, description="Wall time.")
 
 
 class Trial(Resource):
@@ -41,8 +41,8 @@ class Trial(Resource):
             ("Objective", "number", ".status.objective"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
-        rules=(("self == oldSelf", "a Trial's spec is immutable: make another Trial through its Study"),),
+        immutable=("*",),
     )
     kind: Literal["Trial"] = "Trial"
-    spec: TrialSpec
-    status: TrialStatus | None = None
+    spec: TrialSpec = Field(description="One point of the search; immutable.")
+    status: TrialStatus | None = Field(default=None, description="Its result, and what its workload is doing.")

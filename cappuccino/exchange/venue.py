@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
+
+from cappuccino.core.errors import InvalidInput
+from cappuccino.core.money import dec
+
+TRADE_INCREMENT = Decimal("0.000000001")
+MONEY_INCREMENT = Decimal("0.000000001")
+_PRICE_DIGITS = 7
+_SIZE_DIGITS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +52,48 @@ ALPACA_FEE_TIERS = tuple(
 )
 
 
-def fee_tier(volume_30d_usd: Decimal) -> FeeTier:
+def fee_tier(volume_30d_usd: Decimal, tiers: tuple[FeeTier, ...] = ALPACA_FEE_TIERS) -> FeeTier:
     """The tier of an account with this 30-day volume."""
     return max(
-        (tier for tier in ALPACA_FEE_TIERS if tier.volume_from_usd <= volume_30d_usd),
+        (tier for tier in tiers if tier.volume_from_usd <= volume_30d_usd),
         key=lambda tier: tier.volume_from_usd,
+    )
+
+
+def flat_fee(fee_bps: Decimal) -> tuple[FeeTier, ...]:
+    """A schedule of one tier, maker as taker: what a model with one `fee_bps` assumes."""
+    return (FeeTier(volume_from_usd=0, maker_bps=fee_bps, taker_bps=fee_bps),)
+
+
+def fee_taken(*, side: str, qty: Decimal, price: Decimal, fee_bps: Decimal, increment: Decimal) -> Decimal:
+    """The fee of one fill, from the asset received: base units of a buy, quote currency of a sale.
+
+    Rounded up: to the trade increment for units, to nine decimals for money.
+    """
+    if side == "buy":
+        return (qty * fee_bps / 10_000 / increment).to_integral_value(ROUND_UP) * increment
+    return (qty * price * fee_bps / 10_000).quantize(MONEY_INCREMENT, rounding=ROUND_UP)
+
+
+def simulated_rules(symbol: str, price: float | Decimal) -> AssetRules:
+    """The simulated exchange's sizes for an asset whose first price in the data is `price`.
+
+    The smallest order is worth one USD at that price (three digits, rounded up), quantities have nine decimals,
+    prices seven significant digits. Built from the first price, they do not move while the market does.
+
+    Raises:
+        InvalidInput: the price is not a positive number.
+    """
+    first = dec(price)
+    if not first.is_finite() or first <= 0:
+        raise InvalidInput(f"{symbol}: the first price is {price}: sizes need a positive price, correct the data")
+    smallest = 1 / first
+    digits = Decimal(1).scaleb(smallest.adjusted() - _SIZE_DIGITS + 1)
+    return AssetRules(
+        symbol=symbol,
+        min_order_size=smallest.quantize(max(digits, TRADE_INCREMENT), rounding=ROUND_UP),
+        min_trade_increment=TRADE_INCREMENT,
+        price_increment=Decimal(1).scaleb(first.adjusted() - _PRICE_DIGITS + 1),
     )
 
 

@@ -7,19 +7,25 @@ parse what they need. Every call may raise RetryLater when its service is away.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
-Document = dict[str, Any]
+from cappuccino.controllers.decision import Document, Event, Key, Workload, WorkloadStatus
+from cappuccino.controllers.rows import (
+    AccountActivity,
+    AccountRecord,
+    AccountRow,
+    AuditRow,
+    Evidence,
+    Gap,
+    Promotion,
+    SnapshotRow,
+    StudyRow,
+)
+from cappuccino.search.trials import NewTrial, TrialRow, TrialState
 
-
-class Key(NamedTuple):
-    """What the queue holds: one object."""
-
-    kind: str
-    namespace: str
-    name: str
+__all__ = ["Document", "Events", "Key", "Objects", "Ports", "Record", "Workload", "WorkloadStatus", "Workloads"]
 
 
 class Objects(Protocol):
@@ -77,36 +83,6 @@ class Objects(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """A process to run. `arguments` follow the program's name: ("train", "--study-uid", ...).
-
-    finite: ends by itself; a crash is retried up to `retries` times; exit codes 2 and 3 are final (core/errors.py),
-    143 is preemption and never counts. continuous: restarted with exponential back-off whenever it ends.
-    `keys` are the objects it serves: trials can be packed, portfolios share a pod.
-    """
-
-    name: str
-    kind: Literal["finite", "continuous"]
-    arguments: tuple[str, ...]
-    keys: tuple[Key, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    timeout_seconds: float | None = None
-    retries: int = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkloadStatus:
-    name: str
-    state: Literal["Pending", "Running", "Succeeded", "Failed"]
-    keys: tuple[Key, ...]
-    exit_code: int | None = None
-    restarts: int = 0
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    message: str = ""  # last line of its error output, or why it waits
-
-
 class Workloads(Protocol):
     async def start(self, workload: Workload) -> None:
         """Idempotent by name: what exists already, running or ended, is left as it is."""
@@ -123,3 +99,126 @@ class Workloads(Protocol):
     def watch(self) -> AsyncIterator[Key]:
         """Keys of workloads that changed state."""
         ...
+
+
+class Events(Protocol):
+    async def emit(self, key: Key, uid: str, event: Event, *, at: datetime) -> None:
+        """A repeated event counts up instead of adding a row."""
+        ...
+
+
+class Record(Protocol):
+    """The record: what is true of searches, gates and trading. Writes are idempotent: repeating one changes nothing."""
+
+    # --- market
+    async def register_snapshot(self, *, dataset_uid: str, digest: str, manifest: Mapping[str, Any]) -> None:
+        """Make `digest` the Dataset's current snapshot."""
+        ...
+
+    async def current_snapshot(self, dataset_uid: str) -> SnapshotRow | None: ...
+
+    async def snapshot(self, digest: str) -> SnapshotRow | None: ...
+
+    async def record_gaps(self, *, dataset_uid: str, gaps: Sequence[Gap]) -> None: ...
+
+    async def gaps(self, dataset_uid: str) -> list[Gap]: ...
+
+    # --- search
+    async def pin_study(
+        self, *, uid: str, name: str, spec: Mapping[str, Any], snapshot: str, gate_starts_at: datetime
+    ) -> StudyRow:
+        """The first pin wins; what is pinned is returned.
+
+        Raises:
+            InvalidInput: the snapshot is not registered.
+        """
+        ...
+
+    async def study(self, uid: str) -> StudyRow | None: ...
+
+    async def studies(self) -> list[StudyRow]:
+        """Every Study that was ever pinned, oldest first."""
+        ...
+
+    async def insert_trials(self, *, study_uid: str, trials: Sequence[NewTrial], at: datetime) -> None:
+        """A number that exists already keeps its row."""
+        ...
+
+    async def trials(self, study_uid: str) -> list[TrialRow]:
+        """Ordered by number, with reports and result."""
+        ...
+
+    async def set_trial_state(
+        self,
+        *,
+        study_uid: str,
+        number: int,
+        from_states: Sequence[TrialState],
+        to_state: TrialState,
+        at: datetime,
+        reason: str = "",
+        objective: float | None = None,
+        bundle_digest: str | None = None,
+    ) -> bool:
+        """Whether the row was in one of `from_states` and moved. Running sets started_at (once), a final state finished_at."""
+        ...
+
+    # --- gates
+    async def insert_evidence(self, *, evidence: Evidence) -> None:
+        """The first verdict under (bundle, gate, version, scope, deployment) stands."""
+        ...
+
+    async def evidence(self, *, deployment_uid: str | None = None, bundle_digest: str | None = None) -> list[Evidence]: ...
+
+    async def open_window(self, *, window_key: str, bundle_digest: str, deployment_uid: str) -> int:
+        """Remember that the bundle looks at the window; how many Deployments ever had it opened, this one included.
+        The bundles of one Deployment are opened together and corrected for together. Looking again is no new look."""
+        ...
+
+    async def window_openings(self, window_key: str) -> int: ...
+
+    async def record_promotion(self, *, promotion: Promotion) -> None:
+        """Repeating the newest row of (deployment, subject) with the same action adds nothing."""
+        ...
+
+    async def promotions(self, deployment_uid: str) -> list[Promotion]: ...
+
+    # --- trading
+    async def accounts(self) -> list[AccountRow]: ...
+
+    async def account(self, name: str) -> AccountRow | None: ...
+
+    async def halt(self, *, name: str, reason: str, actor: str) -> None:
+        """Raises NotFound without such an account. The first reason stands."""
+        ...
+
+    async def resume(self, *, name: str, reason: str, actor: str) -> None:
+        """Raises NotFound without such an account, InvalidInput without a reason."""
+        ...
+
+    async def activity(self, names: Sequence[str]) -> dict[str, AccountActivity]:
+        """By account; accounts that never traded are there with zeros."""
+        ...
+
+    async def record_of_account(self, name: str) -> AccountRecord: ...
+
+    # --- audit
+    async def audit_append(self, *, actor: str, action: str, subject: str, body: Mapping[str, Any]) -> int: ...
+
+    async def audit(self, *, limit: int = 100) -> list[AuditRow]:
+        """The newest rows, oldest first."""
+        ...
+
+    def watch(self) -> AsyncIterator[tuple[str, str]]:
+        """(table, its key's columns joined by /) of new rows. Saves waiting; the resync of the loop is the floor."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """What applying an action may touch."""
+
+    objects: Objects
+    workloads: Workloads
+    record: Record
+    events: Events

@@ -96,8 +96,8 @@ def shrink(xp: Any, *, buy_notional: Array, cash: Array, min_notional: Array, si
 
 
 def floor_qty(xp: Any, qty: Array, increment: Array) -> Array:
-    """`qty` at the venue's increment, toward zero."""
-    return xp.floor(qty / increment) * increment
+    """`qty` at the venue's increment, toward zero. A multiple stays what it is although the division rounds (0.7 / 0.1 < 7)."""
+    return xp.floor(qty / increment * (1.0 + 2.0**-50)) * increment
 
 
 def capital_needed(min_notional: float, sizing: Sizing) -> float:

@@ -1,1 +1,1 @@
-"""The search space and the sampler port."""
+"""What is searched (the space), what a trial is in the record, and the port to whatever proposes the next one."""

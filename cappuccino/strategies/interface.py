@@ -28,6 +28,7 @@ class Contract:
 
     `warmup_bars` is how many bars before the first decision a trader loads or refuses to start.
     The layout of an observation follows from it: per symbol `lookback` rows of `features`, newest last.
+    `interval` is the number of bars from one decision to the next.
     """
 
     symbols: tuple[str, ...]
@@ -35,6 +36,7 @@ class Contract:
     features: tuple[FeatureSpec, ...]
     lookback: int
     warmup_bars: int
+    interval: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -69,6 +69,26 @@ workload = Table(
     Column("restarts", Integer, nullable=False, server_default="0"),
     _at("started_at", nullable=True),
     _at("finished_at", nullable=True),
+    Column("process", Text),  # start time of `pid`: a pid alone is no identity
+    Column("failures", Integer, nullable=False, server_default="0"),  # in a row: the exponent of the back-off
+    _at("due_at", nullable=True),  # not started again before
+    Column("message", Text, nullable=False, server_default=""),
+)
+
+event = Table(  # what happened to an object, for a person; a repeated one counts up
+    "event",
+    metadata,
+    Column("kind", Text, nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("uid", Text, nullable=False),
+    Column("type", Text, nullable=False),  # Normal Warning
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("count", Integer, nullable=False, server_default="1"),
+    _at("first_at"),
+    _at("last_at"),
+    PrimaryKeyConstraint("uid", "type", "reason", "message"),
 )
 
 # --- market -----------------------------------------------------------------------------------------
@@ -77,8 +97,17 @@ snapshot = Table(
     "snapshot",
     metadata,
     Column("digest", Text, primary_key=True),
-    Column("dataset_uid", Text, nullable=False, index=True),
+    Column("dataset_uid", Text, nullable=False, index=True),  # that registered it first
     Column("manifest", JSONB, nullable=False),  # partitions with digests, coverage, quarantined symbols
+    _recorded(),
+)
+
+dataset_snapshot = Table(  # which snapshot a Dataset had when: the newest row is the current one
+    "dataset_snapshot",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("dataset_uid", Text, nullable=False, index=True),
+    Column("digest", Text, ForeignKey("snapshot.digest"), nullable=False),
     _recorded(),
 )
 
@@ -304,7 +333,7 @@ trader_state = Table(  # what a restart needs beside the venue's own answer: pos
 audit = Table(  # a hash chain: hash = sha256(previous hash + canonical JSON of the rest)
     "audit",
     metadata,
-    Column("seq", BigInteger, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),

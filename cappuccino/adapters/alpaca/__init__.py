@@ -1,0 +1,1 @@
+"""Alpaca, through alpaca-py and nothing else; the simulated exchange speaks the same protocol."""

@@ -1,0 +1,1 @@
+"""The cluster of one machine: workloads as supervised processes, and what assembles them with objects and record."""

@@ -1,0 +1,38 @@
+"""Checks the audit chain: each row's hash covers the row and the hash before it, and sequence numbers have no holes.
+
+The digest is computed here from the columns, not by the database's function, so that replacing that function hides nothing.
+Cutting rows off the end cannot be seen from the chain alone: keep the newest (seq, hash) elsewhere to see that too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from psycopg import Connection
+
+from cappuccino.core.errors import IntegrityError
+
+_ROWS = """
+    select seq, previous_hash, hash,
+           jsonb_build_array(seq, actor, action, subject, body,
+               to_char(recorded_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
+      from audit order by seq
+"""
+_BEGINNING = bytes(32)
+
+
+def verify_audit(connection: Connection[Any]) -> tuple[int, str]:
+    """The newest row's (seq, hash in hex); (0, zeros) of an empty chain.
+
+    Raises:
+        IntegrityError: names the first row that was changed, removed or put in between.
+    """
+    last_seq, last_hash = 0, _BEGINNING
+    for seq, previous, stored, text in connection.execute(_ROWS):
+        if seq != last_seq + 1:
+            raise IntegrityError(f"audit: row {last_seq + 1} is missing: restore it from a backup and find who removed it")
+        if bytes(previous) != last_hash or hashlib.sha256(last_hash + text.encode()).digest() != bytes(stored):
+            raise IntegrityError(f"audit: row {seq} is not what was written: restore it from a backup and find who changed it")
+        last_seq, last_hash = seq, bytes(stored)
+    return last_seq, last_hash.hex()

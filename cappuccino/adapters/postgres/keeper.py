@@ -1,0 +1,107 @@
+"""Keeps one PostgreSQL server alive for as long as somebody uses it, and not longer.
+
+Runs as its own process: `python -m cappuccino.adapters.postgres.keeper DIRECTORY COMMAND...`. Three files are locked
+with flock, which the kernel releases when a process ends in whatever way:
+
+- `users.lock`: every user of the server holds it shared. The keeper waits for it exclusively: it gets it at the moment
+  when the last user is gone, and holds it while the server shuts down, so that a new user waits for the end of that.
+- `keeper.lock`: held by the one keeper.
+- `start.lock`: held by whoever is starting (embedded.py).
+
+A server that ends by itself is started again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from cappuccino.core.processes import command_line, started
+
+_STOP_SECONDS = 20.0
+_LOOK_SECONDS = 0.1
+_SETTLED_SECONDS = 5.0  # a server that lived this long had started well: its end is an accident, not a wrong setting
+
+
+def open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def running_postmaster(data: Path) -> int | None:
+    """Pid of the server that runs on `data`; a pid file whose process is somebody else is removed."""
+    pid_file = data / "postmaster.pid"
+    try:
+        pid = int(pid_file.read_text().split("\n", 1)[0])
+    except (OSError, ValueError):
+        return None
+    if started(pid) is not None and str(data) in command_line(pid):
+        return pid
+    pid_file.unlink(missing_ok=True)
+    return None
+
+
+def stop_postmaster(pid: int) -> None:
+    """Fast shutdown (SIGINT), then immediate (SIGQUIT); recovery from the log makes both safe."""
+    identity = started(pid)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        deadline = time.monotonic() + _STOP_SECONDS
+        try:
+            os.kill(pid, number)
+            while started(pid) == identity and identity is not None and time.monotonic() < deadline:
+                time.sleep(_LOOK_SECONDS / 5)
+        except ProcessLookupError:
+            return
+        if started(pid) != identity or identity is None:
+            return
+
+
+def main(arguments: list[str]) -> int:
+    directory, command = Path(arguments[0]), arguments[1:]
+    keeper = open_lock(directory / "keeper.lock")
+    try:
+        fcntl.flock(keeper, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0  # another one is at work
+    unused = threading.Event()
+
+    def wait_for_users() -> None:
+        fcntl.flock(open_lock(directory / "users.lock"), fcntl.LOCK_EX)
+        unused.set()
+
+    signal.signal(signal.SIGTERM, lambda *_: unused.set())
+    threading.Thread(target=wait_for_users, daemon=True).start()
+    orphan = running_postmaster(directory / "data")
+    if orphan is not None:  # its keeper was killed
+        stop_postmaster(orphan)
+    while not unused.is_set():
+        began = time.monotonic()
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
+        while server.poll() is None and not unused.wait(_LOOK_SECONDS):
+            pass
+        if server.poll() is None:
+            _end(server)
+        elif not unused.is_set():
+            if time.monotonic() - began < _SETTLED_SECONDS:
+                return server.returncode or 1
+            unused.wait(1.0)  # orphaned backends of a killed postmaster need a moment to notice
+    return 0
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        server.send_signal(number)
+        try:
+            server.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

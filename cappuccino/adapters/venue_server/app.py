@@ -1,0 +1,94 @@
+"""The exchange's HTTP face, put together: one desk, one metronome, Alpaca's endpoints and the control endpoints.
+
+`middlewares` stand between the HTTP face and the handlers: that is where faults are scripted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from functools import partial
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from cappuccino.adapters.venue_server import wire
+from cappuccino.adapters.venue_server.control import Control
+from cappuccino.adapters.venue_server.data_rest import DataRest
+from cappuccino.adapters.venue_server.desk import Desk
+from cappuccino.adapters.venue_server.journal import Journal
+from cappuccino.adapters.venue_server.keys import Keys
+from cappuccino.adapters.venue_server.limits import RateLimit
+from cappuccino.adapters.venue_server.metronome import Metronome
+from cappuccino.adapters.venue_server.streams import DataStream, TradingStream
+from cappuccino.adapters.venue_server.trading_rest import TradingRest
+from cappuccino.core.errors import InvariantViolation
+from cappuccino.exchange.simulator import SimulatedExchange
+
+DESK = web.AppKey("desk", Desk)
+
+
+def build_app(
+    exchange: SimulatedExchange,
+    journal: Journal,
+    *,
+    speed: float = 0.0,
+    free: bool = False,
+    requests_per_minute: int = 200,
+    token: str = "",
+    middlewares: Sequence[Middleware] = (),
+) -> web.Application:
+    """The application for `exchange`, whose journal is replayed here; the clock runs while the application does.
+
+    Args:
+        speed: bars per wall second at most, 0 without limit. free: do not wait for sessions.
+        requests_per_minute: per account, of market time; 0 without limit.
+        token: the control endpoints' secret, empty for none.
+    """
+    desk = Desk(exchange, journal)
+    keys = Keys(exchange)
+    trades, data = TradingStream(keys), DataStream(exchange, keys)
+    desk.listen(trades.tell)
+    metronome = Metronome(desk, publish=data.publish, speed=speed, free=free)
+    app = web.Application(middlewares=[_unknown_path, *middlewares])
+    for face in (
+        TradingRest(desk, keys, RateLimit(requests_per_minute)),
+        DataRest(exchange, keys),
+        trades,
+        data,
+        Control(desk, metronome, token=token),
+    ):
+        app.add_routes(face.routes())
+
+    async def clock(_: web.Application) -> AsyncIterator[None]:
+        running = asyncio.create_task(metronome.run())
+        running.add_done_callback(partial(_ended, desk))
+        yield
+        running.cancel()
+        with suppress(asyncio.CancelledError, InvariantViolation):
+            await running
+        journal.close()
+
+    app.cleanup_ctx.append(clock)
+    app[DESK] = desk
+    return app
+
+
+def _ended(desk: Desk, clock: asyncio.Task[None]) -> None:
+    """A clock that died leaves an exchange that only looks alive."""
+    error = None if clock.cancelled() else clock.exception()
+    if error is not None:
+        desk.fail(error)
+
+
+@web.middleware
+async def _unknown_path(request: web.Request, handler: object) -> web.StreamResponse:
+    """Alpaca's body for paths and methods that are not there."""
+    assert callable(handler)
+    try:
+        response: web.StreamResponse = await handler(request)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as absent:
+        code = 40410000 if absent.status == 404 else 40510000
+        return wire.error(absent.status, code, f"{request.method} {request.path}: {absent.reason}")
+    return response

@@ -1,0 +1,136 @@
+"""What a controller sees of the cluster and what it may ask for. Everything here is data: deciding has no effects.
+
+A controller's pass is `observe -> decide -> apply -> status -> events`. `decide` is pure and returns a Decision; the
+loop (cappuccino/reconcile) applies it. Applying treats "already exists" and "not found" as success, so that a pass
+that was cut off anywhere can be repeated.
+
+Documents are wire documents: camelCase dictionaries with apiVersion, kind, metadata, spec and status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+Document = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """What the queue holds: one object."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A process to run. `arguments` follow the program's name: ("train", "--study-uid", ...).
+
+    finite: ends by itself; a crash is retried up to `retries` times; exit codes 2 and 3 are final (core/errors.py),
+    143 (preemption) and 75 (a dependency is away) never count. continuous: restarted with exponential back-off whenever
+    it ends. `timeout_seconds` is for one attempt of a finite one; exceeding it is final.
+    `keys` are the objects it serves: trials can be packed, portfolios share a pod.
+    """
+
+    name: str
+    kind: Literal["finite", "continuous"]
+    arguments: tuple[str, ...]
+    keys: tuple[Key, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout_seconds: float | None = None
+    retries: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadStatus:
+    name: str
+    state: Literal["Pending", "Running", "Succeeded", "Failed"]
+    keys: tuple[Key, ...]
+    exit_code: int | None = None
+    restarts: int = 0
+    failures: int = 0  # in a row; a long enough run ends the row
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    message: str = ""  # last line of its error output, or why it waits
+
+
+# --- actions ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateObject:
+    """An object of that name that exists already is left as it is."""
+
+    document: Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyObject:
+    """Create, or merge spec, labels and annotations into what exists."""
+
+    document: Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteObject:
+    key: Key
+    uid: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchMetadata:
+    """None removes a label or an annotation; `finalizers`, when given, replace the present ones."""
+
+    key: Key
+    uid: str
+    annotations: Mapping[str, str | None] | None = None
+    labels: Mapping[str, str | None] | None = None
+    finalizers: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartWorkload:
+    workload: Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopWorkload:
+    name: str
+    grace_seconds: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteRecord:
+    """A method of the Record port by name, with its keyword arguments; repeating it must change nothing."""
+
+    operation: str
+    arguments: Mapping[str, Any]
+
+
+Action = CreateObject | ApplyObject | DeleteObject | PatchMetadata | StartWorkload | StopWorkload | WriteRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What happened, for a person: one sentence under a reason. Emitted only after the status was written."""
+
+    reason: str
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """`actions` are applied in order. `status` replaces the object's when it differs; None leaves it alone.
+    `requeue_after` is in wall seconds; None waits for the next change or resync."""
+
+    actions: tuple[Action, ...] = ()
+    status: Document | None = None
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None

@@ -1,0 +1,337 @@
+"""Deployment: take a Study's best bundles through the gates, trade those that pass, never promote by itself.
+
+    Study missing or still searching ──▶ waits (Ready False)       no complete trial ──▶ Stalled
+    no verdicts ──▶ gates workload (integrity, backtest, window, overfitting) ──▶ one verdict per candidate
+    Passed ──▶ candidate Trader     failed on statistics only ──▶ observer Trader, at most `observers`     else Refused
+    baselines ──▶ HODL and cash Traders of the same capital
+    a market day traded ──▶ grade workload (soak, grade) ──▶ Promotable, for a person to approve
+
+The evidence rows are the truth: the verdict row of a candidate is written last, so a gates workload that was cut off
+is run again and finds its own rows. A Deployment's gates never change after their first use: make another one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from cappuccino.api.deployment import CandidateStatus, Deployment, DeploymentStatus, GateStatus
+from cappuccino.api.meta import API_VERSION, Condition, OwnerReference
+from cappuccino.api.study import Study
+from cappuccino.api.trader import RiskLimits, Trader
+from cappuccino.controllers.conditions import false, settle, stalled, true
+from cappuccino.controllers.decision import (
+    Action,
+    CreateObject,
+    Decision,
+    Document,
+    Event,
+    Key,
+    StartWorkload,
+    StopWorkload,
+    Workload,
+    WorkloadStatus,
+)
+from cappuccino.controllers.rows import AccountActivity, Evidence
+from cappuccino.core.clock import parse_iso
+from cappuccino.search.trials import TrialRow
+
+VERDICT, BASELINE, SOAK, GRADE = "verdict", "baseline", "soak", "grade"
+BASELINE_RISK = RiskLimits(max_weight=1, max_drawdown=0, stop=0, trail=0)  # nothing interferes with a baseline
+GRADE_EVERY_MARKET = timedelta(days=1)
+GRADE_EVERY_SECONDS = 30.0
+FIRST_GRADE_DECISIONS = 24
+RETRY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    deployment: Deployment | None
+    key: Key
+    study: Study | None = None
+    trials: Sequence[TrialRow] = ()
+    evidence: Sequence[Evidence] = ()
+    traders: Sequence[Trader] = ()
+    activity: Mapping[str, AccountActivity] | None = None
+    gates: WorkloadStatus | None = None
+    grading: WorkloadStatus | None = None
+
+
+def gates_name(key: Key) -> str:
+    return f"{key.name}-gates"
+
+
+def grade_name(key: Key) -> str:
+    return f"{key.name}-grade"
+
+
+def candidates(deployment: Deployment, trials: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
+    """The best complete trials, best first; the earlier number first when two are equal."""
+    complete = [row for row in trials if row.state == "Complete" and row.bundle_digest and row.objective is not None]
+    complete.sort(key=lambda row: (-(row.objective or 0.0), row.number))
+    return tuple(complete[: deployment.spec.top])
+
+
+def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001
+    deployment = observed.deployment
+    if deployment is None or deployment.metadata.deletion_timestamp:
+        names = ((observed.gates, gates_name(observed.key)), (observed.grading, grade_name(observed.key)))
+        return Decision(actions=tuple(StopWorkload(name=name) for run, name in names if run))
+
+    blocked = _blocked(observed, deployment)
+    if blocked:
+        return _status(observed, deployment, blocked, now)
+
+    verdicts = {row.bundle_digest: row for row in observed.evidence if row.gate == VERDICT}
+    expected = _expected(deployment, observed.trials)
+    if len(verdicts) < expected:
+        return _gate(observed, deployment, expected, now)
+
+    actions: list[Action] = []
+    if observed.gates:
+        actions.append(StopWorkload(name=gates_name(observed.key)))
+    have = {trader.name for trader in observed.traders}
+    documents = trader_documents(deployment, observed.key, observed.evidence)
+    actions += [CreateObject(document=document) for document in documents if document["metadata"]["name"] not in have]
+    actions += _grading(observed, deployment, now)
+    passed = sum(row.detail.get("verdict") == "Passed" for row in verdicts.values())
+    observing = sum(row.detail.get("role") == "observer" for row in verdicts.values())
+    message = f"{len(verdicts)} candidates: {passed} passed every gate, {observing} trade as observers"
+    return _status(
+        observed, deployment, (true("Ready", "Judged", message),), now, actions=actions, requeue=_next_grade(observed)
+    )
+
+
+def trader_documents(deployment: Deployment, key: Key, evidence: Sequence[Evidence]) -> list[Document]:
+    """The Traders that the verdicts ask for; a candidate without an account of its own runs in shadow."""
+    chosen: list[tuple[str, str, str]] = []  # name, digest, role
+    for row in sorted((r for r in evidence if r.gate == VERDICT), key=lambda r: (r.detail["rank"], r.bundle_digest)):
+        role = row.detail.get("role")
+        if role:
+            number = row.detail.get("number")
+            suffix = row.detail["kind"] if number is None else f"{number:05d}"
+            chosen.append((f"{deployment.name}-{suffix}", row.bundle_digest, role))
+    for row in sorted((r for r in evidence if r.gate == BASELINE), key=lambda r: str(r.detail["kind"])):
+        chosen.append((f"{deployment.name}-{row.detail['kind']}", row.bundle_digest, "baseline"))
+
+    template = deployment.spec.trader_template
+    simulated = template.venue.kind == "simulated"
+    accounts = iter(deployment.spec.accounts)
+    documents = []
+    for name, digest, role in chosen:
+        spec: dict[str, Any] = template.to_json() | {"bundleDigest": digest, "role": role}
+        spec["account"] = f"{name}-{deployment.uid[:8]}"
+        if role == "baseline":
+            spec["risk"] = BASELINE_RISK.to_json()
+        if not simulated and template.mode != "shadow":
+            secret = next(accounts, None) if role == "candidate" else None
+            if secret is None:
+                spec["mode"] = "shadow"
+            else:
+                spec["venue"] = spec["venue"] | {"accountSecretRef": {"name": secret}}
+        documents.append(_trader(deployment, key, name, spec))
+    return documents
+
+
+def _trader(deployment: Deployment, key: Key, name: str, spec: Document) -> Document:
+    owner = OwnerReference(kind="Deployment", name=deployment.name, uid=deployment.uid)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Trader",
+        "metadata": {
+            "name": name,
+            "namespace": key.namespace,
+            "labels": {"cappuccino.dev/deployment": deployment.name},
+            "ownerReferences": [owner.to_json()],
+        },
+        "spec": spec,
+    }
+
+
+def _expected(deployment: Deployment, trials: Sequence[TrialRow]) -> int:
+    if deployment.spec.bundles:
+        return len(deployment.spec.bundles)
+    return 1 if deployment.spec.mode == "ensemble" else len(candidates(deployment, trials))
+
+
+def _blocked(observed: Observed, deployment: Deployment) -> tuple[Condition, ...]:
+    """Why there is nothing to judge yet; empty when there is."""
+    if deployment.spec.bundles:
+        return ()
+    reference = deployment.spec.study_ref
+    name = reference.name if reference else ""
+    study = observed.study
+    if study is None:
+        return (false("Ready", "StudyNotFound", f"Study {name} does not exist: apply it, or name another in studyRef"),)
+    complete, failed = study.condition("Complete"), study.condition("Failed")
+    if failed and failed.status == "True":
+        return stalled("StudyFailed", f"Study {name} failed: {failed.message}")
+    if complete is None or complete.status != "True":
+        return (false("Ready", "StudySearching", f"Study {name} is not complete yet"),)
+    if not candidates(deployment, observed.trials):
+        return stalled("NoCandidates", f"Study {name} has no complete trial: widen its search or its data")
+    return ()
+
+
+def _gate(observed: Observed, deployment: Deployment, expected: int, now: datetime) -> Decision:
+    run = observed.gates
+    waiting = (false("Ready", "Judging", f"{expected} candidates go through the gates"),)
+    if run is None:
+        start = StartWorkload(workload=gates_workload(observed, deployment))
+        return _status(observed, deployment, waiting, now, actions=[start])
+    if run.state == "Failed":
+        message = run.message or f"the gates ended with exit code {run.exit_code}"
+        if run.exit_code in (2, 3):
+            return _status(observed, deployment, stalled("GatesFailed", message), now)
+        if run.finished_at and now < run.finished_at + timedelta(seconds=RETRY_SECONDS):
+            return _status(observed, deployment, (false("Ready", "GatesFailed", message),), now, requeue=RETRY_SECONDS)
+        return Decision(actions=(StopWorkload(name=gates_name(observed.key)),), requeue_after=0.1)
+    if run.state == "Succeeded" and run.finished_at and now > run.finished_at + timedelta(seconds=5):
+        return _status(
+            observed, deployment, stalled("GatesSilent", "the gates ended without a verdict for each candidate"), now
+        )
+    return _status(observed, deployment, waiting, now, requeue=1.0 if run.state == "Succeeded" else None)
+
+
+def gates_workload(observed: Observed, deployment: Deployment) -> Workload:
+    rows = candidates(deployment, observed.trials)
+    numbers = {row.bundle_digest: row.number for row in rows}
+    digests = deployment.spec.bundles or tuple(str(row.bundle_digest) for row in rows)
+    spec = {
+        "deploymentUid": deployment.uid,
+        "deployment": deployment.spec.to_json(),
+        "studyUid": observed.study.uid if observed.study else None,
+        "candidates": [{"bundle": digest, "number": numbers.get(digest)} for digest in digests],
+    }
+    return Workload(
+        name=gates_name(observed.key),
+        kind="finite",
+        arguments=("validate", "gates"),
+        keys=(observed.key,),
+        environment={"CAPPUCCINO_SPEC": json.dumps(spec)},
+        timeout_seconds=6 * 3600,
+    )
+
+
+def _grade_workload(observed: Observed, deployment: Deployment) -> Workload:
+    traders = [
+        {"name": t.name, "account": t.spec.account, "bundle": t.spec.bundle_digest, "role": t.spec.role}
+        for t in observed.traders
+    ]
+    spec = {"deploymentUid": deployment.uid, "deployment": deployment.spec.to_json(), "traders": traders}
+    return Workload(
+        name=grade_name(observed.key),
+        kind="finite",
+        arguments=("validate", "grade"),
+        keys=(observed.key,),
+        environment={"CAPPUCCINO_SPEC": json.dumps(spec)},
+        timeout_seconds=3600,
+    )
+
+
+def _grading(observed: Observed, deployment: Deployment, now: datetime) -> list[Action]:
+    run = observed.grading
+    if run and run.state in ("Succeeded", "Failed"):
+        return [StopWorkload(name=grade_name(observed.key))]
+    if run or not _grade_due(observed, now):
+        return []
+    return [StartWorkload(workload=_grade_workload(observed, deployment))]
+
+
+def _last_grade(observed: Observed) -> Evidence | None:
+    rows = [row for row in observed.evidence if row.gate == GRADE and row.recorded_at]
+    return max(rows, key=lambda row: row.detail["bar_at"], default=None)
+
+
+def _last_bar(observed: Observed) -> datetime | None:
+    return max((a.last_bar_at for a in (observed.activity or {}).values() if a.last_bar_at), default=None)
+
+
+def _finished(observed: Observed) -> bool:
+    reasons = [condition.reason for trader in observed.traders if (condition := trader.condition("Ready"))]
+    return bool(reasons) and len(reasons) == len(observed.traders) and all(reason == "Finished" for reason in reasons)
+
+
+def _grade_due(observed: Observed, now: datetime) -> bool:
+    """After each market day, but not more often than every half minute; and once more when the venue's tape ended."""
+    bar, last = _last_bar(observed), _last_grade(observed)
+    if bar is None:
+        return False
+    if last is None or last.recorded_at is None:
+        return _finished(observed) or max(a.decisions for a in (observed.activity or {}).values()) >= FIRST_GRADE_DECISIONS
+    graded = parse_iso(str(last.detail["bar_at"]))
+    if _finished(observed):
+        return bar > graded
+    return bar - graded >= GRADE_EVERY_MARKET and (now - last.recorded_at).total_seconds() >= GRADE_EVERY_SECONDS
+
+
+def _next_grade(observed: Observed) -> float | None:
+    return GRADE_EVERY_SECONDS if observed.traders else None
+
+
+def _candidate_status(deployment: Deployment, evidence: Sequence[Evidence]) -> tuple[CandidateStatus, ...]:
+    rows: dict[str, list[Evidence]] = {}
+    for row in evidence:
+        rows.setdefault(row.bundle_digest, []).append(row)
+    result = []
+    for digest, mine in rows.items():
+        verdict = next((row for row in mine if row.gate == VERDICT), None)
+        if verdict is None:
+            continue
+        newest = {row.gate: row for row in mine if row.gate not in (VERDICT, BASELINE)}  # rows come oldest first
+        state: Any = verdict.detail["verdict"]
+        if state == "Passed":
+            soaked = [newest.get(gate) for gate in (SOAK, GRADE)]
+            done = all(row is not None and row.outcome == "Pass" for row in soaked)
+            state = "Promotable" if done else "Soaking"
+        number = verdict.detail.get("number")
+        suffix = verdict.detail["kind"] if number is None else f"{number:05d}"
+        result.append(
+            CandidateStatus(
+                bundle_digest=digest,
+                number=number,
+                verdict=state,
+                stopped_by=next((row.gate for row in mine if row.gate in newest and row.outcome in ("Fail", "Error")), None),
+                trader=f"{deployment.name}-{suffix}" if verdict.detail.get("role") else None,
+                gates=tuple(
+                    GateStatus(gate=g, outcome=r.outcome, measured=r.measured, threshold=r.threshold, message=r.message)
+                    for g, r in newest.items()
+                ),
+            )
+        )
+    return tuple(sorted(result, key=lambda c: (c.number is None, c.number or 0)))
+
+
+def _promoted(candidates: Sequence[CandidateStatus]) -> Condition:
+    eligible = [c.bundle_digest[:12] for c in candidates if c.verdict == "Promotable"]
+    if eligible:
+        return false("Promoted", "AwaitsApproval", f"{', '.join(eligible)} may be promoted by a person")
+    return false("Promoted", "NobodyEligible", "no candidate has passed every gate, soak and grade")
+
+
+def _status(
+    observed: Observed,
+    deployment: Deployment,
+    conditions: tuple[Condition, ...],
+    now: datetime,
+    *,
+    actions: Sequence[Action] = (),
+    requeue: float | None = None,
+) -> Decision:
+    before = deployment.status.conditions if deployment.status else ()
+    listed = _candidate_status(deployment, observed.evidence)
+    status = DeploymentStatus(
+        observed_generation=deployment.metadata.generation,
+        conditions=settle(before, (*conditions, _promoted(listed)), generation=deployment.metadata.generation, now=now),
+        candidates=listed,
+    )
+    was = {c.type: (c.status, c.reason) for c in before}
+    events = tuple(
+        Event(reason=c.reason, message=c.message, type="Warning" if c.type == "Stalled" else "Normal")
+        for c in status.conditions
+        if c.type in ("Ready", "Stalled") and c.status == "True" and was.get(c.type) != (c.status, c.reason)
+    )
+    return Decision(actions=tuple(actions), status=status.to_json(), events=events, requeue_after=requeue)

@@ -1,0 +1,149 @@
+"""Trial: one workload, one result.
+
+    row Waiting ──▶ Running, workload started
+    result written ──▶ Complete | Failed        pruner says so ──▶ Pruned, workload stopped
+    workload failed for good, no result ──▶ Failed        workload lost ──▶ started again, resumes its checkpoint
+    finished ──▶ workload forgotten
+
+The result row decides, never the workload's exit: a workload gone with its result present is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cappuccino.api.meta import Condition
+from cappuccino.api.study import StudySpec
+from cappuccino.api.trial import Trial, TrialStatus
+from cappuccino.controllers.conditions import false, settle, true
+from cappuccino.controllers.decision import (
+    Action,
+    Decision,
+    Event,
+    Key,
+    StartWorkload,
+    StopWorkload,
+    Workload,
+    WorkloadStatus,
+    WriteRecord,
+)
+from cappuccino.core.clock import iso
+from cappuccino.search.trials import TrialRow, TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    trial: Trial | None
+    key: Key
+    row: TrialRow | None = None
+    study: StudySpec | None = None  # as pinned
+    workload: WorkloadStatus | None = None
+    prune: bool = False  # what the pruner says of the newest report
+
+
+def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001
+    trial, row, run = observed.trial, observed.row, observed.workload
+    if trial is None or trial.metadata.deletion_timestamp:
+        return Decision(actions=(StopWorkload(name=observed.key.name),) if run else ())
+    if row is None or observed.study is None:
+        message = (
+            f"no row ({trial.spec.study_uid}, {trial.spec.number}) in the record: only a Study makes Trials; delete this one"
+        )
+        return _status(trial, None, run, (false("Complete", "NoRecord", message), true("Stalled", "NoRecord", message)), now)
+
+    if row.finished:
+        forget: tuple[Action, ...] = (StopWorkload(name=observed.key.name),) if run else ()
+        return _status(trial, row, None, _final(row), now, actions=forget)
+    if row.result is not None:
+        state: TrialState = "Complete" if row.result.succeeded else "Failed"
+        return Decision(actions=(_move(row, state, row.result.reason, now),), requeue_after=0.0)
+    if observed.prune:
+        step, value = max(row.reports.items())
+        return Decision(
+            actions=(_move(row, "Pruned", f"value {value:.4g} at step {step} is below the median of the others", now),),
+            requeue_after=0.0,
+        )
+    if run is None:
+        started = () if row.state == "Running" else (_move(row, "Running", "", now),)
+        start = StartWorkload(workload=workload(trial, observed.study, observed.key))
+        return _status(trial, row, run, (false("Complete", "Starting"),), now, actions=(*started, start))
+    if run.state == "Failed":
+        return Decision(actions=(_move(row, "Failed", _failure(run), now),), requeue_after=0.0)
+    if run.state == "Succeeded":  # the result is committed before exit 0, so this pass read the record too early
+        if run.finished_at is None or (now - run.finished_at).total_seconds() < 5:
+            return Decision(requeue_after=1.0)
+        reason = "the trainer ended without writing a result"
+        return Decision(actions=(_move(row, "Failed", reason, now),), requeue_after=0.0)
+    started_row = () if row.state == "Running" else (_move(row, "Running", "", now),)
+    return _status(trial, row, run, (false("Complete", "Training"),), now, actions=started_row)
+
+
+def workload(trial: Trial, study: StudySpec, key: Key) -> Workload:
+    return Workload(
+        name=key.name,
+        kind="finite",
+        arguments=("train", "--study-uid", trial.spec.study_uid, "--trials", str(trial.spec.number)),
+        keys=(key,),
+        timeout_seconds=study.template.timeout_seconds,
+        retries=study.template.retries,
+    )
+
+
+def _move(row: TrialRow, state: TrialState, reason: str, now: datetime) -> WriteRecord:
+    result = row.result if state in ("Complete", "Failed") else None
+    return WriteRecord(
+        operation="set_trial_state",
+        arguments={
+            "study_uid": row.study_uid,
+            "number": row.number,
+            "from_states": ("Waiting", "Running"),
+            "to_state": state,
+            "at": now,
+            "reason": reason,
+            "objective": result.objective if result else None,
+            "bundle_digest": result.bundle_digest if result else None,
+        },
+    )
+
+
+def _failure(run: WorkloadStatus) -> str:
+    tries = f" after {run.restarts} restarts" if run.restarts else ""
+    return f"exit code {run.exit_code}{tries}: {run.message or 'no message'}"
+
+
+def _final(row: TrialRow) -> tuple[Condition, ...]:
+    if row.state == "Failed":
+        return true("Failed", "Failed", row.reason), false("Complete", "Failed", row.reason)
+    reason = "Succeeded" if row.state == "Complete" else "Pruned"
+    return true("Complete", reason, row.reason), false("Failed", reason)
+
+
+def _status(
+    trial: Trial,
+    row: TrialRow | None,
+    run: WorkloadStatus | None,
+    conditions: tuple[Condition, ...],
+    now: datetime,
+    *,
+    actions: tuple[Action, ...] = (),
+) -> Decision:
+    before = trial.status.conditions if trial.status else ()
+    settled = settle(before, conditions, generation=trial.metadata.generation, now=now)
+    status = TrialStatus(
+        observed_generation=trial.metadata.generation,
+        conditions=settled,
+        objective=row.objective if row else None,
+        bundle_digest=row.bundle_digest if row else None,
+        attempts=run.restarts + 1 if run else (trial.status.attempts if trial.status else None),
+        workload=run.state if run else None,
+        started_at=iso(row.started_at) if row and row.started_at else None,
+        finished_at=iso(row.finished_at) if row and row.finished_at else None,
+    )
+    was = {c.type: c.status for c in before}
+    events = tuple(
+        Event(reason=c.reason, message=c.message, type="Warning" if c.type == "Failed" else "Normal")
+        for c in settled
+        if c.type in ("Complete", "Failed") and c.status == "True" and was.get(c.type) != "True"
+    )
+    return Decision(actions=actions, status=status.to_json(), events=events)

@@ -1,0 +1,177 @@
+"""Soak and grade of a Deployment's traders, from what the record says they did on paper.
+
+Each pass writes one pair of evidence rows per trader, in the scope account@bar: the newest counts. Market time only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cappuccino.api.deployment import DeploymentSpec
+from cappuccino.bundle.format import Bundle
+from cappuccino.bundle.store import load
+from cappuccino.controllers.deployment import GRADE
+from cappuccino.controllers.rows import AccountRecord
+from cappuccino.controllers.rows import Evidence as EvidenceRow
+from cappuccino.core.blobs import Blobs
+from cappuccino.core.clock import iso, to_epoch
+from cappuccino.core.timeframe import Timeframe
+from cappuccino.evaluation import paper_gates
+from cappuccino.evaluation.evidence import Evidence
+from cappuccino.evaluation.grade import Grade, PaperRecord, fill_fidelity, grade, paper_record
+from cappuccino.evaluation.trades import Fill, Trade, closed_trades
+from cappuccino.reconcile.ports import Record
+
+DUST = Decimal("1e-8")  # of the quantity bought: what the fee leaves below the increment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graded:
+    """One trader's paper record with its grade; `trades` closed, in order of their exits."""
+
+    name: str
+    role: str
+    record: PaperRecord
+    grade: Grade
+    trades: tuple[Trade, ...]
+
+
+async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> None:
+    """Write soak and grade evidence for every trader of `spec` (see controllers/deployment)."""
+    uid, deployment = str(spec["deploymentUid"]), DeploymentSpec.model_validate(spec["deployment"])
+    traders: Sequence[Mapping[str, Any]] = spec["traders"]
+    accounts = {trader["account"]: await record.record_of_account(trader["account"]) for trader in traders}
+    hodl = next((accounts[t["account"]] for t in traders if t["name"].endswith("-hodl")), None)
+    newest = max((a.equity[-1].bar_at for a in accounts.values() if a.equity), default=None)
+    if newest is None:
+        return
+    for trader in traders:
+        account = accounts[trader["account"]]
+        if len(account.equity) < 3:
+            continue
+        bundle = load(blobs, trader["bundle"])
+        graded = grade_account(trader["name"], trader["role"], account, hodl, bundle)
+        row = await record.account(account.name)
+        halted = row.halted_reason if row else None
+        for item in _evidence(graded, account, bundle.contract.timeframe, deployment, newest, halted):
+            detail = dict(item.detail) | {"bar_at": iso(newest), "trader": graded.name, "role": graded.role}
+            if item.gate == GRADE:
+                detail["terms"] = [asdict(term) for term in graded.grade.terms]
+                detail["reason"] = graded.grade.reason
+            await record.insert_evidence(
+                evidence=EvidenceRow(
+                    bundle_digest=trader["bundle"],
+                    gate=item.gate,
+                    gate_version=item.version,
+                    scope=f"{account.name}@{iso(newest)}",
+                    deployment_uid=uid,
+                    outcome=str(item.outcome),  # type: ignore[arg-type]
+                    message=item.message,
+                    measured=item.measured,
+                    threshold=item.threshold,
+                    minimum_detectable=item.minimum_detectable,
+                    detail=detail,
+                )
+            )
+
+
+def grade_account(name: str, role: str, account: AccountRecord, hodl: AccountRecord | None, bundle: Bundle) -> Graded:
+    """Measure an account against HODL over the bars that both have; without HODL, against cash."""
+    equity = {point.bar_at: float(point.equity_usd) for point in account.equity}
+    other = {point.bar_at: float(point.equity_usd) for point in hodl.equity} if hodl else dict.fromkeys(equity, 1.0)
+    common = sorted(equity.keys() & other.keys())
+    trades = closed_trades(fills_of(account))
+    measured = paper_record(
+        equity=[equity[at] for at in common],
+        hodl=[other[at] for at in common],
+        pnl=[trade.pnl_usd for trade in trades],
+        bars_per_year=bundle.contract.timeframe.bars_per_year,
+        fidelity=_fidelity(account, bundle),
+    )
+    return Graded(name=name, role=role, record=measured, grade=grade(measured), trades=trades)
+
+
+def fills_of(account: AccountRecord) -> list[Fill]:
+    """The account's fills as the trades' arithmetic reads them: fees in quote currency, `flat` by running position."""
+    reasons = {intent["client_order_id"]: intent["reason"] for intent in account.intents}
+    held: dict[str, Decimal] = {}
+    bought: dict[str, Decimal] = {}
+    found = []
+    for row in account.fills:
+        symbol, qty, price, fee = row["symbol"], row["qty"], row["price"], row["fee"]
+        in_base = row["fee_asset"] == symbol.partition("/")[0]
+        buys = row["side"] == "buy"
+        held[symbol] = held.get(symbol, Decimal(0)) + (qty if buys else -qty) - (fee if in_base else 0)
+        bought[symbol] = bought.get(symbol, Decimal(0)) + (qty if buys else 0)
+        flat = not buys and held[symbol] <= DUST * bought[symbol]
+        reason = reasons.get(row["client_order_id"], "unknown")
+        found.append(
+            Fill(
+                ts=to_epoch(row["filled_at"]),
+                symbol=symbol,
+                side=row["side"],
+                qty=float(qty),
+                price=float(price),
+                fee_usd=float(fee * price if in_base else fee),
+                reason="signal" if reason == "target" else reason,
+                flat=flat,
+            )
+        )
+        if flat:
+            held.pop(symbol)
+            bought.pop(symbol)
+    return found
+
+
+def _fidelity(account: AccountRecord, bundle: Bundle) -> float | None:
+    """How near decision orders filled to the modelled price: the quote of that instant moved by the bundle's slippage."""
+    quotes = {intent["client_order_id"]: intent.get("quote_price") for intent in account.intents}
+    filled, modelled = [], []
+    for row in account.fills:
+        quote = quotes.get(row["client_order_id"])
+        if quote is not None:
+            slip = bundle.costs.slippage(row["symbol"])
+            filled.append(float(row["price"]))
+            modelled.append(float(quote) * (1 + slip if row["side"] == "buy" else 1 - slip))
+    return fill_fidelity(filled, modelled)
+
+
+def _evidence(
+    graded: Graded,
+    account: AccountRecord,
+    timeframe: Timeframe,
+    deployment: DeploymentSpec,
+    newest: datetime,
+    halted: str | None,
+) -> tuple[Evidence, Evidence]:
+    soak, wanted, measured = deployment.gates.soak, deployment.gates.grade, graded.record
+    facts = paper_gates.SoakFacts(
+        market_days=measured.market_days,
+        closed_trades=measured.closed_trades,
+        total_return=measured.total_return,
+        worst_hour=_worst_hour(account, timeframe),
+        last_bar_age_bars=(newest - account.equity[-1].bar_at).total_seconds() / timeframe.seconds,
+        halted_reason=halted,
+    )
+    soaked = paper_gates.soak(facts, paper_gates.SoakThresholds(market_days=soak.market_days, closed_trades=soak.closed_trades))
+    thresholds = paper_gates.GradeThresholds(
+        market_days=soak.market_days,
+        closed_trades=soak.closed_trades,
+        min_win_rate=wanted.min_win_rate,
+        max_drawdown=wanted.max_drawdown,
+    )
+    return soaked, paper_gates.grade_gate(measured, graded.grade, thresholds)
+
+
+def _worst_hour(account: AccountRecord, timeframe: Timeframe) -> float:
+    """Lowest return over an hour of market time, or over a bar where bars are longer."""
+    curve: npt.NDArray[np.float64] = np.array([float(point.equity_usd) for point in account.equity])
+    span = max(1, 3600 // timeframe.seconds)
+    return float((curve[span:] / curve[:-span] - 1).min()) if len(curve) > span else 0.0

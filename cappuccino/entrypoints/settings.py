@@ -1,0 +1,62 @@
+"""What a process reads from its environment, once.
+
+CAPPUCCINO_DATABASE_URL   the record                     (every process)
+CAPPUCCINO_ARTIFACTS_URL  file:// or s3://               (ingest, train, validate, trade)
+CAPPUCCINO_EXCHANGE_URL   the simulated exchange         (trade; a Trader's venue.url replaces it)
+CAPPUCCINO_SPEC           what the controller asks for, as JSON
+CAPPUCCINO_STATE          the runner's folder            (runner, command line; default .cappuccino)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cappuccino.core.errors import InvalidInput
+
+DATABASE_URL = "CAPPUCCINO_DATABASE_URL"
+ARTIFACTS_URL = "CAPPUCCINO_ARTIFACTS_URL"
+EXCHANGE_URL = "CAPPUCCINO_EXCHANGE_URL"
+SPEC = "CAPPUCCINO_SPEC"
+STATE = "CAPPUCCINO_STATE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    database_url: str
+    artifacts_url: str
+    spec: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> WorkerSettings:
+        """Raises InvalidInput, which names the variable that is missing or unreadable."""
+        return cls(
+            database_url=required(DATABASE_URL, environment),
+            artifacts_url=required(ARTIFACTS_URL, environment),
+            spec=_spec(environment.get(SPEC, "{}")),
+        )
+
+
+def required(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise InvalidInput(f"{name} is not set: `cappuccino run` sets it for its workers; set it to run one by hand")
+    return value
+
+
+def state_folder(option: Path | None = None) -> Path:
+    return (option or Path(os.environ.get(STATE, ".cappuccino"))).resolve()
+
+
+def _spec(text: str) -> Mapping[str, Any]:
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"{SPEC} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{SPEC} is {type(document).__name__}: it must be a JSON object")
+    return document

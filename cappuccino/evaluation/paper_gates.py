@@ -1,0 +1,127 @@
+"""The gates on paper: did it trade long enough and stay healthy (`soak`), may a person promote it (`grade`).
+
+Time is market time, counted on the venue's clock. Both gates are Inconclusive until the days and trades are there:
+the controller extends, it does not reject. The soak has two thresholds on the net return: promote at one, reject
+below the other at any time, extend in between. Waiting for a good moment favours the candidate, which is why the soak
+proves health and the window test proves the edge.
+
+The grade gate holds the conditions of promotion; the letter is shown and decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cappuccino.evaluation.evidence import Evidence, Outcome, evidence
+from cappuccino.evaluation.grade import Grade, PaperRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoakFacts:
+    """A trader's record so far. Returns are fractions; `worst_hour` is the lowest return of any hour (or bar, if longer).
+
+    last_bar_age_bars: bars of market time since the last decision; a healthy trader is at most a bar late.
+    """
+
+    market_days: float
+    closed_trades: int
+    total_return: float
+    worst_hour: float
+    last_bar_age_bars: float
+    halted_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoakThresholds:
+    market_days: float = 7.0
+    closed_trades: int = 20
+    promote_at_return: float = 0.0
+    reject_below_return: float = -0.15
+    absurd_hour: float = -0.50
+    max_bar_age_bars: float = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradeThresholds:
+    market_days: float = 7.0
+    closed_trades: int = 20
+    min_win_rate: float = 0.60
+    max_drawdown: float = 0.15
+
+
+def soak(facts: SoakFacts, thresholds: SoakThresholds) -> Evidence:
+    """measured: net return, threshold: the return that promotes."""
+    so_far = (
+        f"{facts.market_days:.1f} of {thresholds.market_days:g} market days and {facts.closed_trades} of"
+        f" {thresholds.closed_trades} closed trades, return {facts.total_return:+.1%}"
+    )
+    late = facts.last_bar_age_bars > thresholds.max_bar_age_bars
+    short = facts.market_days < thresholds.market_days or facts.closed_trades < thresholds.closed_trades
+    if facts.halted_reason is not None:
+        outcome, message = Outcome.FAIL, f"the trader is halted ({facts.halted_reason}) after {so_far}."
+    elif facts.worst_hour <= thresholds.absurd_hour:
+        outcome, message = Outcome.FAIL, f"it lost {-facts.worst_hour:.0%} within an hour: look at its fills; {so_far}."
+    elif facts.total_return < thresholds.reject_below_return:
+        outcome, message = Outcome.FAIL, f"it is below {thresholds.reject_below_return:+.0%}: {so_far}."
+    elif late:
+        outcome, message = Outcome.INCONCLUSIVE, f"its last bar is {facts.last_bar_age_bars:.0f} bars old: {so_far}."
+    elif short:
+        outcome, message = Outcome.INCONCLUSIVE, f"soaking: {so_far}."
+    elif facts.total_return < thresholds.promote_at_return:
+        outcome = Outcome.INCONCLUSIVE
+        message = f"extended until the return reaches {thresholds.promote_at_return:+.0%}: {so_far}."
+    else:
+        outcome, message = Outcome.PASS, f"soaked: {so_far}."
+    detail = {
+        "market_days": facts.market_days,
+        "closed_trades": facts.closed_trades,
+        "worst_hour": facts.worst_hour,
+        "last_bar_age_bars": facts.last_bar_age_bars,
+        "halted_reason": facts.halted_reason,
+        "extend": outcome is Outcome.INCONCLUSIVE,
+    }
+    return evidence("soak", outcome, facts.total_return, thresholds.promote_at_return, None, message, detail)
+
+
+def grade_gate(record: PaperRecord, grade: Grade, thresholds: GradeThresholds) -> Evidence:
+    """The conditions of promotion. measured: win rate, threshold: what is asked of it."""
+    detail = {
+        "letter": grade.letter,
+        "score": grade.score,
+        "market_days": record.market_days,
+        "closed_trades": record.closed_trades,
+        "break_even_win_rate": record.break_even_win_rate,
+        "alpha": record.alpha,
+        "alpha_low": record.alpha_low,
+        "alpha_high": record.alpha_high,
+        "t_alpha": record.t_alpha,
+        "max_drawdown": record.max_drawdown,
+    }
+    asked = thresholds.min_win_rate
+    if record.market_days < thresholds.market_days or record.closed_trades < thresholds.closed_trades:
+        message = (
+            f"too early: {record.market_days:.1f} of {thresholds.market_days:g} market days,"
+            f" {record.closed_trades} of {thresholds.closed_trades} closed trades."
+        )
+        return evidence("grade", Outcome.INCONCLUSIVE, record.win_rate, asked, None, message, detail)
+    if record.alpha is None or record.alpha_low is None or record.alpha_high is None or record.win_rate is None:
+        message = "alpha or win rate cannot be measured: neither the record nor HODL may be without variance."
+        return evidence("grade", Outcome.ERROR, record.win_rate, asked, None, message, detail)
+    even = record.break_even_win_rate
+    parts = {
+        f"win rate {record.win_rate:.0%} (at least {asked:.0%}; breaks even at {'-' if even is None else f'{even:.0%}'})": (
+            record.win_rate >= asked
+        ),
+        f"alpha {record.alpha:+.0%} a year, 95 % within {record.alpha_low:+.0%} and {record.alpha_high:+.0%} (above 0)": (
+            record.alpha > 0
+        ),
+        f"drawdown {record.max_drawdown:.1%} (at most {thresholds.max_drawdown:.0%})": (
+            record.max_drawdown <= thresholds.max_drawdown
+        ),
+    }
+    failed = [text for text, met in parts.items() if not met]
+    outcome = Outcome.FAIL if failed else Outcome.PASS
+    message = f"not promotable: {'; '.join(failed)}." if failed else f"promotable by a person: {'; '.join(parts)}."
+    if record.alpha > 0 > record.alpha_low:
+        message = message[:-1] + "; the interval of alpha includes 0."
+    return evidence("grade", outcome, record.win_rate, asked, None, message, detail | {"failed": failed})

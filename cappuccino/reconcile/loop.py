@@ -1,0 +1,194 @@
+"""The loop: for a key that is due, observe, decide, apply the actions, write the status once if it changed, emit the events.
+
+What an error means for the key:
+RetryLater, Conflict    nothing is wrong, or the world moved: again after a back-off
+UserError               a person must act: Stalled in the status, a Warning event, again after a back-off
+anything else           we are wrong: logged with its trace, again after a back-off; the loop and the other keys go on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from cappuccino.api.meta import Condition
+from cappuccino.controllers.conditions import settle, stalled
+from cappuccino.controllers.decision import Decision, Document, Event, Key
+from cappuccino.core.clock import Clock
+from cappuccino.core.errors import Conflict, RetryLater, UserError
+from cappuccino.reconcile.apply import apply
+from cappuccino.reconcile.ports import Ports
+from cappuccino.reconcile.queue import Backoff, KeyedQueue
+from cappuccino.reconcile.wake import concerned, key_of, referrers
+
+_log = logging.getLogger(__name__)
+
+
+class Controller(Protocol):
+    """One kind's pass: `observe` reads through the ports, `decide` is pure."""
+
+    async def observe(self, key: Key) -> Any:
+        """What there is to decide on, the object's absence included; None when nothing of it is left."""
+        ...
+
+    def decide(self, observed: Any, *, now: datetime, market_now: datetime | None) -> Decision: ...
+
+
+class Loop:
+    """`controllers` by kind. `market_now` tells the venue's time, None while there is no venue."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        controllers: Mapping[str, Controller],
+        *,
+        clock: Clock,
+        market_now: Callable[[], datetime | None] = lambda: None,
+        workers: int = 4,
+        resync_seconds: float = 30.0,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._ports = ports
+        self._controllers = controllers
+        self._clock = clock
+        self._market_now = market_now
+        self._workers = workers
+        self._resync_seconds = resync_seconds
+        self._queue: KeyedQueue[Key] = KeyedQueue(backoff=backoff)
+
+    def wake(self, key: Key) -> None:
+        if key.kind in self._controllers:
+            self._queue.add(key)
+
+    async def run(self, stop: asyncio.Event, *, grace_seconds: float = 30.0) -> None:
+        """Until `stop` is set; passes that are under way then are finished, for at most `grace_seconds`."""
+        sources = [
+            asyncio.create_task(self._feed(source), name=source.__name__)
+            for source in (self._objects, self._workloads, self._record, self._resync)
+        ]
+        workers = [asyncio.create_task(self._work(), name=f"worker-{n}") for n in range(self._workers)]
+        try:
+            await stop.wait()
+        finally:
+            for task in sources:
+                task.cancel()
+            self._queue.close()
+            _, late = await asyncio.wait(workers, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*sources, *workers, return_exceptions=True)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass; the seconds after which the key wants another. Raises whatever went wrong."""
+        controller, ports = self._controllers[key.kind], self._ports
+        document = await ports.objects.get(key)  # read first: a status is written to no younger object of this name
+        observed = await controller.observe(key)
+        if observed is None:
+            return None
+        decision = controller.decide(observed, now=self._clock.now(), market_now=self._market_now())
+        for action in decision.actions:
+            await apply(action, ports)
+        if document is not None:
+            await self._tell(key, document, decision.status, decision.events)
+        return decision.requeue_after
+
+    async def _tell(self, key: Key, document: Document, status: Document | None, events: tuple[Event, ...]) -> None:
+        uid = document["metadata"]["uid"]
+        if status is not None and status != document.get("status"):
+            await self._ports.objects.patch_status(key, status, uid=uid)
+        for event in events:
+            await self._ports.events.emit(key, uid, event, at=self._clock.now())
+
+    async def _work(self) -> None:
+        while (key := await self._queue.get()) is not None:
+            try:
+                await self._attempt(key)
+            finally:
+                self._queue.done(key)
+
+    async def _attempt(self, key: Key) -> None:
+        try:
+            requeue_after = await self.reconcile(key)
+        except RetryLater as error:
+            pause = self._queue.failed(key, at_least_seconds=error.after_seconds)
+            _log.info("%s waits %.1f s: %s", key, pause, error)
+        except Conflict as error:
+            pause = self._queue.failed(key)
+            _log.info("%s changed meanwhile, again in %.1f s: %s", key, pause, error)
+        except UserError as error:
+            self._queue.failed(key)
+            await self._stall(key, error)
+        except Exception:  # noqa: BLE001 - the loop outlives every defect of one key
+            pause = self._queue.failed(key)
+            _log.exception("pass of %s failed, again in %.1f s", key, pause)
+        else:
+            self._queue.succeeded(key)
+            if requeue_after is not None:
+                self._queue.add_after(key, requeue_after)
+
+    async def _stall(self, key: Key, error: UserError) -> None:
+        _log.warning("%s is stalled: %s", key, error)
+        try:
+            document = await self._ports.objects.get(key)
+            if document is None:
+                return
+            status = document.get("status") or {}
+            generation = document["metadata"]["generation"]
+            reason = type(error).__name__
+            conditions = settle(
+                [Condition.model_validate(condition) for condition in status.get("conditions", ())],
+                stalled(reason, str(error)),
+                generation=generation,
+                now=self._clock.now(),
+            )
+            told = {
+                **status,
+                "observedGeneration": generation,
+                "conditions": [condition.to_json() for condition in conditions],
+            }
+            events = () if told == status else (Event(type="Warning", reason=reason, message=str(error)),)
+            await self._tell(key, document, told, events)
+        except (RetryLater, UserError) as second:
+            _log.warning("%s could not be marked as stalled: %s", key, second)
+
+    # --- what wakes the queue -----------------------------------------------------------------------
+
+    async def _feed(self, source: Callable[[], AsyncIterator[Key]]) -> None:
+        """Add what `source` yields; a source that fails is opened again."""
+        while True:
+            try:
+                async for key in source():
+                    self.wake(key)
+            except RetryLater as error:
+                await asyncio.sleep(error.after_seconds)
+            except Exception:  # noqa: BLE001 - as in _attempt: wake-ups must not end
+                _log.exception("wake-ups %s failed", source.__name__)
+                await asyncio.sleep(1.0)
+
+    async def _objects(self) -> AsyncIterator[Key]:
+        async for key in self._ports.objects.watch():
+            yield key
+            for referrer in await referrers(self._ports.objects, key):
+                yield referrer
+
+    async def _workloads(self) -> AsyncIterator[Key]:
+        async for key in self._ports.workloads.watch():
+            yield key
+
+    async def _record(self) -> AsyncIterator[Key]:
+        async for table, row_key in self._ports.record.watch():
+            for key in await concerned(self._ports.objects, table, row_key):
+                yield key
+
+    async def _resync(self) -> AsyncIterator[Key]:
+        while True:
+            for kind in self._controllers:
+                for document in await self._ports.objects.list(kind):
+                    yield key_of(document)
+            for workload in await self._ports.workloads.list():  # their objects may have gone while nobody looked
+                for key in workload.keys:
+                    yield key
+            await asyncio.sleep(self._resync_seconds)

@@ -1,0 +1,219 @@
+"""From the ports to what a controller decides on: one observer per kind, reading only.
+
+The Study's observer also asks the sampler for the trials that its controller wants: proposals are facts to `decide`,
+which stays pure, and only the INSERT makes them exist. The Trial's asks the pruner in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from cappuccino.api import Dataset, Deployment, Study, StudySpec, Trader, Trial
+from cappuccino.api.meta import Resource
+from cappuccino.api.study import Pruner as PrunerSpec
+from cappuccino.api.study import Sampler as SamplerSpec
+from cappuccino.controllers import dataset, deployment, study, trader, trial
+from cappuccino.controllers.decision import Decision
+from cappuccino.core.identifiers import seed_of
+from cappuccino.reconcile.ports import Document, Key, Ports
+from cappuccino.search.sampler import Pruner, Sampler
+from cappuccino.search.space import parse_space, to_wire
+from cappuccino.search.trials import NewTrial, TrialRow
+
+STUDY_LABEL, DEPLOYMENT_LABEL = "cappuccino.dev/study", "cappuccino.dev/deployment"
+
+_R = TypeVar("_R", bound=Resource)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The library behind the search: made from a Study's spec."""
+
+    sampler: Callable[[SamplerSpec], Sampler]
+    pruner: Callable[[PrunerSpec], Pruner]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetController:
+    ports: Ports
+
+    async def observe(self, key: Key) -> dataset.Observed:
+        found = _parsed(Dataset, await self.ports.objects.get(key))
+        return dataset.Observed(
+            dataset=found,
+            key=key,
+            snapshot=await self.ports.record.current_snapshot(found.uid) if found else None,
+            refresh=await self.ports.workloads.observe(dataset.workload_name(key)),
+        )
+
+    def decide(self, observed: dataset.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
+        return dataset.decide(observed, now=now, market_now=market_now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyController:
+    ports: Ports
+    search: Search
+
+    async def observe(self, key: Key) -> study.Observed:
+        record, objects = self.ports.record, self.ports.objects
+        found = _parsed(Study, await objects.get(key))
+        if found is None:
+            return study.Observed(study=None, key=key)
+        pinned = await record.study(found.uid)
+        if pinned is None:
+            reference = Key("Dataset", key.namespace, found.spec.dataset_ref.name)
+            source = _parsed(Dataset, await objects.get(reference))
+            snapshot = await record.current_snapshot(source.uid) if source else None
+            return study.Observed(study=found, key=key, dataset=source, snapshot=snapshot)
+        rows = await record.trials(found.uid)
+        made = await objects.list("Trial", namespace=key.namespace, labels={STUDY_LABEL: found.name})
+        return study.Observed(
+            study=found,
+            key=key,
+            pinned=pinned,
+            trials=rows,
+            objects=tuple(_trial_object(document) for document in made if document["spec"]["studyUid"] == found.uid),
+            proposals=await self._proposals(found, rows),
+        )
+
+    def decide(self, observed: study.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
+        return study.decide(observed, now=now, market_now=market_now)
+
+    async def _proposals(self, found: Study, rows: list[TrialRow]) -> tuple[NewTrial, ...]:
+        asked = study.wanted(found, rows)
+        if asked is None:
+            return ()
+        space = parse_space({name: parameter.to_json() for name, parameter in asked.space.items()})
+        sampler = self.search.sampler(found.spec.sampler)
+        history, proposals = list(rows), []
+        for number in asked.numbers:
+            seed = seed_of(found.spec.sampler.seed, number)  # not of the uid: the same manifest repeats itself
+            values = await asyncio.to_thread(sampler.sample, tuple(history), space, seed)
+            new = NewTrial(
+                number=number,
+                phase=asked.phase,
+                parameters={**asked.frozen, **values},
+                distributions=to_wire(space),
+                seed=seed,
+            )
+            proposals.append(new)
+            history.append(_as_row(found.uid, new))
+        return tuple(proposals)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialController:
+    ports: Ports
+    search: Search
+
+    async def observe(self, key: Key) -> trial.Observed:
+        record = self.ports.record
+        found = _parsed(Trial, await self.ports.objects.get(key))
+        run = await self.ports.workloads.observe(key.name)
+        if found is None:
+            return trial.Observed(trial=None, key=key, workload=run)
+        pinned = await record.study(found.spec.study_uid)
+        rows = await record.trials(found.spec.study_uid)
+        row = next((row for row in rows if row.number == found.spec.number), None)
+        spec = StudySpec.model_validate(pinned.spec) if pinned else None
+        prune = False
+        if spec and row and row.reports and not row.finished and row.result is None:
+            pruner = self.search.pruner(spec.pruner)
+            prune = await asyncio.to_thread(pruner.should_prune, tuple(rows), row.number, max(row.reports))
+        return trial.Observed(trial=found, key=key, row=row, study=spec, workload=run, prune=prune)
+
+    def decide(self, observed: trial.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
+        return trial.decide(observed, now=now, market_now=market_now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentController:
+    ports: Ports
+
+    async def observe(self, key: Key) -> deployment.Observed:
+        objects, record, workloads = self.ports.objects, self.ports.record, self.ports.workloads
+        found = _parsed(Deployment, await objects.get(key))
+        gates = await workloads.observe(deployment.gates_name(key))
+        grading = await workloads.observe(deployment.grade_name(key))
+        if found is None:
+            return deployment.Observed(deployment=None, key=key, gates=gates, grading=grading)
+        source = None
+        if found.spec.study_ref:
+            source = _parsed(Study, await objects.get(Key("Study", key.namespace, found.spec.study_ref.name)))
+        documents = await objects.list("Trader", namespace=key.namespace, labels={DEPLOYMENT_LABEL: found.name})
+        traders = [Trader.parse(document) for document in documents]
+        return deployment.Observed(
+            deployment=found,
+            key=key,
+            study=source,
+            trials=await record.trials(source.uid) if source else (),
+            evidence=await record.evidence(deployment_uid=found.uid),
+            traders=traders,
+            activity=await record.activity([trader.spec.account for trader in traders]),
+            gates=gates,
+            grading=grading,
+        )
+
+    def decide(self, observed: deployment.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
+        return deployment.decide(observed, now=now, market_now=market_now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraderController:
+    ports: Ports
+
+    async def observe(self, key: Key) -> trader.Observed:
+        record, workloads = self.ports.record, self.ports.workloads
+        found = _parsed(Trader, await self.ports.objects.get(key))
+        account = found.spec.account if found else ""
+        return trader.Observed(
+            trader=found,
+            key=key,
+            account=await record.account(account) if found else None,
+            activity=(await record.activity([account])).get(account) if found else None,
+            workload=await workloads.observe(key.name),
+            flatten=await workloads.observe(trader.flatten_name(key)),
+        )
+
+    def decide(self, observed: trader.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
+        return trader.decide(observed, now=now, market_now=market_now)
+
+
+def controllers(ports: Ports, search: Search) -> dict[str, Any]:
+    """One controller per kind, by the kind's name."""
+    return {
+        "Dataset": DatasetController(ports=ports),
+        "Study": StudyController(ports=ports, search=search),
+        "Trial": TrialController(ports=ports, search=search),
+        "Deployment": DeploymentController(ports=ports),
+        "Trader": TraderController(ports=ports),
+    }
+
+
+def _parsed(kind: type[_R], document: Document | None) -> _R | None:
+    return None if document is None else kind.parse(document, source=f"stored {kind.__name__}")
+
+
+def _trial_object(document: Document) -> study.TrialObject:
+    metadata = document["metadata"]
+    return study.TrialObject(
+        number=document["spec"]["number"], uid=metadata["uid"], deleting=bool(metadata.get("deletionTimestamp"))
+    )
+
+
+def _as_row(study_uid: str, new: NewTrial) -> TrialRow:
+    """A proposal as history for the next one, so that proposals of one pass differ."""
+    return TrialRow(
+        study_uid=study_uid,
+        number=new.number,
+        phase=new.phase,
+        parameters=new.parameters,
+        distributions=new.distributions,
+        seed=new.seed,
+        state="Running",
+    )

@@ -181,9 +181,7 @@ def explain(error: ValidationError, model: type[BaseModel], *, source: str) -> s
             parts.append(f'{where}: must be text, put it in quotes: "{json.dumps(value)}"{shown}')
         elif kind in ("too_short", "too_long"):
             bound, limit = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
-            parts.append(
-                f"{where}: needs {bound} {item['ctx'][limit]} {'entry' if item['ctx'][limit] == 1 else 'entries'}, has {item['ctx']['actual_length']}"
-            )
+            parts.append(f"{where}: has {item['ctx']['actual_length']} entries, needs {bound} {item['ctx'][limit]}")
         else:
             said = item["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("valid array", "list")
             parts.append(f"{where}: {said}{shown}")

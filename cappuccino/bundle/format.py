@@ -130,10 +130,10 @@ def unpack(names: Collection[str], read: Callable[[str], bytes], *, digest: str,
         raise IntegrityError(f"{where}: {MANIFEST} does not fit {SCHEMA} ({error}): {REMEDY}") from error
     if respelled != raw:
         ours = json.loads(respelled)
-        key = next(
-            (key for key in sorted(ours) if ours[key] != manifest[key] or type(ours[key]) is not type(manifest[key])), ""
+        fields = sorted(key for key in ours if canonical_json(ours[key]) != canonical_json(manifest[key]))
+        raise IntegrityError(
+            f"{where}: {MANIFEST} does not fit {SCHEMA} ({', '.join(fields) or 'spelling'}: not canonical): {REMEDY}"
         )
-        raise IntegrityError(f"{where}: {MANIFEST} does not fit {SCHEMA} (field {key or 'order'}: not canonical): {REMEDY}")
     return bundle
 
 

@@ -6,9 +6,10 @@ lookback L and F features an asset contributes D = L F + 4 values; the actor is 
     shared:  D + 1   -> hidden x layers -> 1
     joint:   N D + 1 -> hidden x layers -> N
 
-and beside it the file of weights may hold the critic (the same with one output), a deviation per output and the
-normaliser (2 N F). Sizes follow from these counts (4 bytes each); there are no fixed limits. The graph must have exactly
-the inputs and the output that `strategies.policy` feeds, in standard operators only.
+and beside it stand the normaliser (a mean and a deviation per feature, or per asset and feature) and, in the file of
+weights only, the critic (the same with one output) and a deviation per output. Sizes follow from these counts, 4 bytes
+each; there are no fixed limits. The graph must have exactly the inputs and the output that `strategies.policy` feeds,
+in standard operators only.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _Fields = Iterator[tuple[int, int | bytes]]
 
 
 def parameter_counts(parameters: Mapping[str, Any], contract: Contract) -> tuple[int, int]:
-    """(parameters of the actor with its normaliser, the most that a file of weights may hold).
+    """(the least that actor and normaliser hold, the most that a file of weights may hold), in numbers.
 
     Raises:
         IntegrityError: the architecture is not declared as this version knows it.
@@ -50,17 +51,18 @@ def parameter_counts(parameters: Mapping[str, Any], contract: Contract) -> tuple
     N = len(contract.symbols)
     asset = contract.lookback * len(contract.features) + len(ACCOUNT_COLUMNS)
     inputs, outputs = (asset + 1, 1) if network == "shared" else (N * asset + 1, N)
-    normaliser = 2 * N * len(contract.features)
+    normaliser = 2 * len(contract.features)
     actor = _mlp(inputs, int(hidden), int(layers), outputs)  # type: ignore[arg-type]
     critic = _mlp(inputs, int(hidden), int(layers), 1)  # type: ignore[arg-type]
-    return actor + normaliser, actor + critic + outputs + normaliser
+    return actor + normaliser, actor + critic + outputs + N * normaliser
 
 
 def size_bounds(parameters: Mapping[str, Any], contract: Contract) -> dict[str, tuple[int, int]]:
     """(smallest, largest) size in bytes of each file of a policy bundle."""
     served, most = parameter_counts(parameters, contract)
     header = _HEADER + _HEADER_PER_LAYER * int(parameters["layers"])
-    return {GRAPH: (BYTES * served, BYTES * served + header), WEIGHTS: (BYTES * served, BYTES * most + header)}
+    per_asset = 2 * len(contract.symbols) * len(contract.features)
+    return {GRAPH: (BYTES * served, BYTES * (served + per_asset) + header), WEIGHTS: (BYTES * served, BYTES * most + header)}
 
 
 def verify_policy(

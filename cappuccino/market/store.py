@@ -17,8 +17,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cappuccino.core.blobs import Blobs
 from cappuccino.core.errors import IntegrityError, NotFound
@@ -121,12 +119,11 @@ def _read_partition(blobs: Blobs, entry: Partition) -> pl.DataFrame:
         raise IntegrityError(f"{where} is gone: restore it or refresh the Dataset") from error
     if sha256_hex(payload) != entry["sha256"]:
         raise IntegrityError(f"{where}: its bytes hash to {sha256_hex(payload)[:12]}, not {entry['sha256'][:12]}: restore it")
-    table = pq.read_table(io.BytesIO(payload), use_threads=False)
-    if table.num_rows != entry["rows"] or table.column_names != ["ts", *VALUES]:
-        found = f"{table.num_rows} rows of {', '.join(table.column_names)}"
+    frame = pl.read_parquet(payload)
+    if len(frame) != entry["rows"] or frame.columns != ["ts", *VALUES]:
+        found = f"{len(frame)} rows of {', '.join(frame.columns)}"
         raise IntegrityError(f"{where}: {found}, expected {entry['rows']}: refresh the Dataset")
-    columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    return pl.DataFrame(columns).select(pl.lit(entry["symbol"]).alias("symbol"), pl.all())
+    return frame.select(pl.lit(entry["symbol"]).alias("symbol"), pl.all())
 
 
 def _content(frame: pl.DataFrame) -> str:
@@ -135,8 +132,7 @@ def _content(frame: pl.DataFrame) -> str:
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:
-    """One thread, one row group, no metadata of ours: the same rows are the same bytes."""
-    table = pa.table({name: pa.array(frame[name].to_numpy()) for name in ("ts", *VALUES)})
+    """Sorted rows in one row group: nothing is aggregated, so any number of threads writes the same bytes."""
     out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd", use_dictionary=False, store_schema=False, row_group_size=1 << 20)
+    frame.select("ts", *VALUES).write_parquet(out, compression="zstd", compression_level=3, row_group_size=1 << 20)
     return out.getvalue()

@@ -339,7 +339,7 @@ class Desk:
         before = self.orders.get(order.id)
         self.orders[order.id] = order
         (self._unsettled.discard if order.settled else self._unsettled.add)(order.id)
-        if before is None or before.state is not order.state or order.terminal and not before.settled and order.settled:
+        if before is None or before.state is not order.state or (order.terminal and not before.settled and order.settled):
             self._events.append(
                 OrderEvent(
                     client_order_id=order.id,

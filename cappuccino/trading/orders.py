@@ -230,7 +230,7 @@ def observe(order: Order, report: Report) -> Order:
         )
     if order.state in (S.REJECTED, S.DENIED) and cumulative > 0:
         raise InvariantViolation(
-            f"order {order.id} is {order.state}, yet the venue reports {cumulative} filled; trading stops, compare journal and venue"
+            f"order {order.id} is {order.state}, yet the venue reports {cumulative} filled; trading stops"
         )
     if (state, venue_order_id, cumulative) == (order.state, order.venue_order_id, order.reported_qty):
         return order

@@ -50,8 +50,8 @@ class PPOConfig:
     update_epochs: int = 4
     learning_rate: float = 3e-3
     anneal_lr: bool = True
-    gamma: float = 0.95
-    gae_lambda: float = 0.9
+    gamma: float = 0.9
+    gae_lambda: float = 0.8
     norm_adv: bool = True
     clip_coef: float = 0.2
     ent_coef: float = 0.0
@@ -59,7 +59,7 @@ class PPOConfig:
     max_grad_norm: float = 0.5
     target_kl: float | None = None
     reward_scale: float = 100.0  # log returns of a bar are about 1e-3
-    log_std: float = -0.5  # at the start
+    log_std: float = 0.5  # at the start: what acts little never learns what acting brings
     network: Network = "shared"
     hidden: int = 32
     layers: int = 2

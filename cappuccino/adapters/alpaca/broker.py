@@ -20,8 +20,8 @@ from alpaca.trading.requests import GetOrdersRequest, LimitOrderRequest, MarketO
 
 from cappuccino.adapters.alpaca import wire
 from cappuccino.adapters.alpaca.rest import Credentials, Endpoints, data_client, failure_of, read_error, trading_client
-from cappuccino.core.clock import from_epoch, to_epoch
-from cappuccino.core.errors import InvalidInput, NotFound
+from cappuccino.core.clock import from_epoch, iso, to_epoch
+from cappuccino.core.errors import InvalidInput, NotFound, RetryLater
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import Bars
@@ -30,7 +30,8 @@ from cappuccino.trading.ports import Answered, Quote, Refused, Unclear, VenueAcc
 
 _T = TypeVar("_T")
 _ERRORS = (APIError, requests.RequestException, ValueError)  # ValueError: a body that is not JSON
-_UNREADABLE = (KeyError, TypeError, ValueError, ArithmeticError)
+_UNREADABLE = (KeyError, TypeError, ValueError, ArithmeticError, InvalidInput)  # of an answer that came
+_LOOK_BACK_BARS = 100  # where the close of a missing first bar is looked for
 _PAGE = 100
 _UNITS = {60: (1, TimeFrameUnit.Minute), 3600: (1, TimeFrameUnit.Hour), 86400: (1, TimeFrameUnit.Day)}
 
@@ -41,8 +42,9 @@ class AlpacaBroker:
     def __init__(
         self, credentials: Credentials, endpoints: Endpoints, *, symbols: Sequence[str], fees_with_fills: bool
     ) -> None:
-        self._trading = trading_client(credentials, endpoints)
-        self._data = data_client(credentials, endpoints)
+        # Any: alpaca-py's annotations do not follow raw_data
+        self._trading: Any = trading_client(credentials, endpoints)
+        self._data: Any = data_client(credentials, endpoints)
         self._symbols = wire.Symbols(symbols)
         self._fees_with_fills = fees_with_fills
 
@@ -51,7 +53,7 @@ class AlpacaBroker:
 
     def account(self) -> VenueAccount:
         def parse() -> VenueAccount:
-            raw: Any = self._trading.get_account()
+            raw = self._trading.get_account()
             return VenueAccount(cash_usd=Decimal(raw["cash"]), blocked=bool(raw["trading_blocked"] or raw["account_blocked"]))
 
         return self._read("account", parse)
@@ -102,7 +104,7 @@ class AlpacaBroker:
 
     def open_orders(self) -> Sequence[VenueOrder]:
         def parse() -> list[VenueOrder]:
-            found: Any = self._trading.get_orders(GetOrdersRequest(limit=500))
+            found = self._trading.get_orders(GetOrdersRequest(limit=500))
             return [wire.order(raw, self._symbols) for raw in found]
 
         return self._read("orders", parse)
@@ -122,20 +124,29 @@ class AlpacaBroker:
 
     def latest_quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         def parse() -> dict[str, Quote]:
-            found: Any = self._data.get_crypto_latest_quote(CryptoLatestQuoteRequest(symbol_or_symbols=list(symbols)))
+            found = self._data.get_crypto_latest_quote(CryptoLatestQuoteRequest(symbol_or_symbols=list(symbols)))
             return {s: wire.quote(s, raw, wire.instant(raw["t"])) for s, raw in found.items() if s in symbols}
 
         return self._read("quotes", parse)
 
     def closed_bars(self, symbols: Sequence[str], timeframe: Timeframe, *, start: int, end: int) -> Bars:
+        found = self._bars(symbols, timeframe, start=start, end=end)
+        begun = {s: any(to_epoch(wire.instant(raw["t"])) == start for raw in found.get(s, ())) for s in symbols}
+        if all(begun.values()):
+            return _panel(found, tuple(symbols), timeframe, start=start, end=end)
+        earlier = start - _LOOK_BACK_BARS * timeframe.seconds
+        before = self._bars(symbols, timeframe, start=earlier, end=start)
+        merged = {s: [*before.get(s, ()), *found.get(s, ())] for s in symbols}
+        return _panel(merged, tuple(symbols), timeframe, start=earlier, end=end).between(start, end)
+
+    def _bars(self, symbols: Sequence[str], timeframe: Timeframe, *, start: int, end: int) -> dict[str, Any]:
         request = CryptoBarsRequest(
             symbol_or_symbols=list(symbols),
             timeframe=_timeframe(timeframe),
             start=from_epoch(start),
             end=from_epoch(end - timeframe.seconds),
         )
-        found = self._read("bars", lambda: dict(self._data.get_crypto_bars(request)))
-        return _panel(found, tuple(symbols), timeframe, start=start, end=end)
+        return self._read("bars", lambda: dict(self._data.get_crypto_bars(request)))
 
     def _find(self, what: str, call: Callable[[], Any]) -> VenueOrder | None:
         try:
@@ -194,10 +205,12 @@ def _panel(found: Mapping[str, Any], symbols: tuple[str, ...], timeframe: Timefr
                 for name in "ohlcv":
                     columns[name][row, n] = float(raw[name])
     missing = np.isnan(columns["c"])
-    first = 0 if not missing.any() else int(np.argmin(missing, axis=0).max())
-    if missing.all(axis=0).any():
-        silent = [symbol for symbol, gone in zip(symbols, missing.all(axis=0), strict=True) if gone]
-        raise InvalidInput(f"the venue has no bars of {', '.join(silent)} from {from_epoch(start)} to {from_epoch(end)}")
+    silent = [symbol for symbol, gone in zip(symbols, missing.all(axis=0), strict=True) if gone]
+    if silent:
+        raise RetryLater(
+            f"the venue has no bars of {', '.join(silent)} from {iso(from_epoch(start))} to {iso(from_epoch(end))}"
+        )
+    first = int(np.argmin(missing, axis=0).max())
     close = _carried(columns["c"])
     flat = {name: np.where(missing, close, columns[name]) for name in "ohl"}
     return Bars(

@@ -114,7 +114,9 @@ def read_error(error: Exception, what: str) -> Exception:
     """The error to raise for a read that failed."""
     failure = failure_of(error)
     if failure.definite and failure.status in (401, 403):
-        return InvalidInput(f"{what}: the venue refuses the key ({failure.code}: {failure.message}): correct the account's secret")
+        return InvalidInput(
+            f"{what}: the venue refuses the key ({failure.code}: {failure.message}): correct the account's secret"
+        )
     if failure.definite and failure.status != 429:
         return InvalidInput(f"{what}: the venue refuses the request ({failure.code}: {failure.message})")
     return RetryLater(f"{what}: the venue is away ({failure.code}: {failure.message})")

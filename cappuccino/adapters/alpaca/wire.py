@@ -115,7 +115,7 @@ def fills(activities: Iterable[Raw], symbols: Symbols, *, fees_with_fills: bool)
                 ),
                 venue_order_id=str(row["order_id"]),
                 symbol=symbols(str(row["symbol"])),
-                side=cast("Side", "buy" if row["side"] == "buy" else "sell"),
+                side="buy" if row["side"] == "buy" else "sell",
             )
         )
     return found

@@ -128,7 +128,10 @@ def parse_url(url: str) -> dict[str, Any]:
     try:
         if not url.startswith(("postgresql://", "postgres://")):
             raise psycopg.ProgrammingError("it does not start with postgresql://")
-        return dict(conninfo_to_dict(url))
+        parts = dict(conninfo_to_dict(url))
+        if not all(port.isdigit() for port in str(parts.get("port", "0")).split(",")):
+            raise psycopg.ProgrammingError(f"port {parts['port']!r} is not a number")
+        return parts
     except psycopg.ProgrammingError as error:
         raise InvalidInput(
             f"database URL is wrong ({_line(error)}): write postgresql://user:password@host:port/database"

@@ -26,7 +26,7 @@ from cappuccino.core.processes import command_line, started
 
 _STOP_SECONDS = 20.0
 _LOOK_SECONDS = 0.1
-_SETTLED_SECONDS = 5.0  # a server that lived this long had started well: its end is an accident, not a wrong setting
+_PATIENCE = 30  # starts in a row that may fail once it has worked: backends of a killed server need a moment to go
 
 
 def open_lock(path: Path) -> int:
@@ -76,21 +76,31 @@ def main(arguments: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, lambda *_: unused.set())
     threading.Thread(target=wait_for_users, daemon=True).start()
-    orphan = running_postmaster(directory / "data")
-    if orphan is not None:  # its keeper was killed
+    orphan = running_postmaster(directory / "data")  # its keeper was killed
+    if orphan is not None:
         stop_postmaster(orphan)
+    attempts_left = 0
     while not unused.is_set():
-        began = time.monotonic()
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
         while server.poll() is None and not unused.wait(_LOOK_SECONDS):
             pass
         if server.poll() is None:
             _end(server)
-        elif not unused.is_set():
-            if time.monotonic() - began < _SETTLED_SECONDS:
-                return server.returncode or 1
-            unused.wait(1.0)  # orphaned backends of a killed postmaster need a moment to notice
+        elif _was_ready(directory / "data"):  # an accident: it had started well
+            attempts_left = _PATIENCE
+        elif attempts_left == 0:
+            return server.returncode or 1
+        unused.wait(0.5)
+        attempts_left -= 1
     return 0
+
+
+def _was_ready(data: Path) -> bool:
+    """A server that was killed leaves its pid file behind; one that ended by itself removes it."""
+    try:
+        return "ready" in (data / "postmaster.pid").read_text()
+    except OSError:
+        return False
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -35,6 +35,8 @@ class FileBars:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._rows: pl.DataFrame | None = None
+        self._symbols: list[str] | None = None
+        self._native: Timeframe | None = None
 
     def fetch(self, symbols: Sequence[str], timeframe: Timeframe, start: int, end: int) -> pl.DataFrame:
         rows = self._usable(symbols, timeframe)
@@ -47,14 +49,17 @@ class FileBars:
 
     def symbols(self) -> list[str]:
         """What the file has, sorted."""
-        return sorted(self._read()["symbol"].unique().to_list())
+        if self._symbols is None:
+            self._symbols = sorted(self._read()["symbol"].unique().to_list())
+        return self._symbols
 
     def timeframe(self) -> Timeframe | None:
         """The spacing that most neighbouring bars have; None when no two bars are neighbours."""
-        spacing = self._read().sort("symbol", "ts").select((pl.col("ts").diff().over("symbol")).alias("step"))["step"]
-        steps = spacing.drop_nulls()
-        steps = steps.filter(steps > 0)
-        return Timeframe(int(steps.mode().min())) if len(steps) else None  # type: ignore[arg-type]
+        if self._native is None:
+            steps = self._read().sort("symbol", "ts").select(pl.col("ts").diff().over("symbol"))["ts"].drop_nulls()
+            usual = steps.filter(steps > 0).mode().sort()
+            self._native = Timeframe(int(usual[0])) if len(usual) else None
+        return self._native
 
     def _usable(self, symbols: Sequence[str], timeframe: Timeframe) -> pl.DataFrame:
         """The rows, once it is clear that the file can answer.

@@ -53,6 +53,8 @@ def bar_rows(
     now = exchange.tick.at_us // MICROSECONDS
     kept = (opens >= start) & (opens <= end) & ((opens + seconds <= now) | unfinished)
     rows, opens = rows[kept], opens[kept]
+    if not len(rows):
+        return []
     first = np.flatnonzero(np.diff(opens, prepend=-1))  # where a bucket begins
     bounds = list(zip(first.tolist(), [*first[1:].tolist(), len(rows)], strict=True))
     if newest_first:

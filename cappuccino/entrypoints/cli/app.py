@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cappuccino.entrypoints.cli import bars, bundles, ledger, objects, traders, workers
+from cappuccino.entrypoints.cli import bars, bundles, ledger, logs, objects, reports, traders, workers
 
 
 class Grouped(TyperGroup):
@@ -47,10 +47,12 @@ app.command(rich_help_panel="Objects")(objects.apply)
 app.command(rich_help_panel="Objects")(objects.get)
 app.command(rich_help_panel="Objects")(objects.describe)
 app.command(rich_help_panel="Objects")(objects.delete)
+app.command(rich_help_panel="Objects")(logs.logs)
 app.command(rich_help_panel="Trading")(traders.halt)
 app.command(rich_help_panel="Trading")(traders.resume)
 app.command(rich_help_panel="Trading")(traders.evidence)
 workers.register(app)
+app.command(rich_help_panel="Trading")(reports.report)
 app.command(rich_help_panel="Bars and bundles")(bundles.backtest)
 app.add_typer(bars.data, name="data", rich_help_panel="Bars and bundles")
 app.add_typer(ledger.audit, name="audit", rich_help_panel="Trading")

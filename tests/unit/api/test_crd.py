@@ -135,14 +135,12 @@ def test_optional_const_and_exclusive_bounds_take_their_structural_form() -> Non
     assert schema["properties"]["byName"]["additionalProperties"] == {"type": "integer"}
     assert "default" not in schema["properties"]["inner"]
     assert schema["properties"]["inner"]["properties"]["share"] == {
-        **{
-            "type": "number",
-            "description": "Share.",
-            "minimum": 0,
-            "exclusiveMinimum": True,
-            "maximum": 1,
-            "exclusiveMaximum": True,
-        }
+        "type": "number",
+        "description": "Share.",
+        "minimum": 0,
+        "exclusiveMinimum": True,
+        "maximum": 1,
+        "exclusiveMaximum": True,
     }
 
 

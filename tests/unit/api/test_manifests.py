@@ -57,7 +57,7 @@ def test_a_list_is_unfolded() -> None:
     ("text", "says"),
     [
         ("a: 1\na: 2", "m.yaml:2:1: not valid YAML: key 'a' stands twice"),
-        ("a: [1", "m.yaml:1:7: not valid YAML"),
+        ("a: [1", "m.yaml:1:6: not valid YAML"),
         ("- 1", "m.yaml: a manifest is a mapping"),
         ("1: a", "key 1 is not text"),
         ("a: \x07", "m.yaml: not valid YAML"),
@@ -75,7 +75,7 @@ def test_every_defect_of_a_manifest_is_named_in_one_line() -> None:
     (document,) = documents(DATASET.replace("[BTC/USD]", "[]").replace("seed: 1", "sed: 1"))
     with pytest.raises(InvalidInput) as refusal:
         manifests.parse(document, source="m.yaml")
-    assert "spec.symbols: needs at least 1 entry" in str(refusal.value)
+    assert "spec.symbols: has 0 entries, needs at least 1" in str(refusal.value)
     assert "spec.source.generator.sed: unknown field; did you mean seed?" in str(refusal.value)
     assert "spec.source.generator.seed: required and absent" in str(refusal.value)
 

@@ -108,7 +108,7 @@ def test_environment_and_backtest_agree_step_for_step(seed: int, sd: float, barr
     market = Market.build(
         bars=bars,
         features_TNF=features,
-        scaling=Scaling(mean=np.zeros((3, 1), np.float32), std=np.ones((3, 1), np.float32)),
+        scaling=Scaling.fit(features, (0, len(bars))),
         lookback=1,
         costs=COSTS,
         rules=venue(),

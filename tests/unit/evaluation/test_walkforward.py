@@ -26,6 +26,7 @@ from cappuccino.strategies.interface import Contract, Decision, Json, Strategy, 
 
 SYMBOLS = ("A/USD", "B/USD")
 ROWS = 400
+SIZING = Sizing()
 CONTRACT = Contract(
     symbols=SYMBOLS, timeframe=Timeframe.parse("1h"), features=(FeatureSpec(name="ahead"),), lookback=1, warmup_bars=1
 )
@@ -69,11 +70,12 @@ class Follow:
     """Holds what its feature says will rise, `gain` times as strongly."""
 
     gain: float = 1e6
+    sizing: Sizing = SIZING
     contract: Contract = CONTRACT
 
     def decide(self, view: View, memory: Json) -> Decision:
         action = np.clip(self.gain * view.features[:, -1, 0], -1, 1)
-        return Decision(intents=targets_of(action, self.contract.symbols, Sizing()), trace={"action": traced(action)})
+        return Decision(intents=targets_of(action, self.contract.symbols, self.sizing), trace={"action": traced(action)})
 
 
 def judge(strategy: Strategy | None = None, **changes: Any) -> WalkForward:
@@ -208,11 +210,10 @@ def test_ruin_fails() -> None:
     for values in prices.values():
         values[300:] *= 0.01
     features = np.ones((ROWS, 2, 1))
-    result = judge(
-        bars=replace(bars, **prices), folds=(Fold(0, 200, 220, 390),), features=features, sizing=Sizing(max_weight=0.5)
-    )
+    sizing = Sizing(max_weight=0.5)
+    result = judge(Follow(sizing=sizing), bars=replace(bars, **prices), folds=(Fold(0, 200, 220, 390),), features=features)
     assert result.state == "Failed"
-    assert "closed trade" in result.reason or "ruined" in result.reason
+    assert "ruined" in result.reason
 
 
 def test_the_record_is_json_with_everything_a_gate_needs() -> None:

@@ -183,14 +183,14 @@ def test_a_participation_cap_spreads_a_market_order_over_ticks() -> None:
 
 def test_a_market_order_that_the_price_outran_is_canceled_with_what_it_has() -> None:
     venue = exchange(
-        {"BTC/USD": [(100, 200, 100, 200)]}, volume=40.0, charges=terms(participation_cap=Decimal(1)), capital="1502"
+        {"BTC/USD": [(100, 200, 100, 200)]}, volume=20.0, charges=terms(participation_cap=Decimal(1)), capital="1502"
     )
-    outcome = submit(venue, qty="15")  # ten units a tick: ten at 100.1, then cash for five at 100 only
-    assert outcome.order.filled_qty == 10
+    outcome = submit(venue, qty="15")  # five units a tick: ten at 100.1, then cash for two and a half at 200.2
     advance(venue, 2)
     account = venue.account("a")
+    assert [fill.price for fill in account.fills] == [Decimal("100.1"), Decimal("100.1"), Decimal("200.2")]
     assert account.order(outcome.order.id).status == "canceled"
-    assert account.cash >= 0
+    assert 0 <= account.cash < Decimal("0.000001")
     assert account.reserved_cash == 0
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +50,25 @@ def test_the_same_bars_have_the_same_digest_in_another_store(blobs):
     other = type(blobs)()
     assert snapshot(blobs).digest == snapshot(other).digest
     assert blobs.payloads == other.payloads
+
+
+THREADS = """
+import polars as pl
+from cappuccino.core.identifiers import sha256_hex
+from cappuccino.market import store
+rows = pl.DataFrame({name: [float(i) for i in range(5000)] for name in ("ts", "open", "high", "low", "close", "volume")})
+print(pl.thread_pool_size(), sha256_hex(store._parquet(rows)))
+"""
+
+
+def test_the_number_of_threads_does_not_change_a_partitions_bytes():
+    answers = []
+    for threads in ("1", "4"):
+        environment = {**os.environ, "POLARS_MAX_THREADS": threads}
+        ran = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True)
+        answers.append(ran.stdout.split())
+    assert [threads for threads, _ in answers] == ["1", "4"]
+    assert answers[0][1] == answers[1][1]
 
 
 def test_the_digest_is_that_of_the_manifest_and_it_survives_json(blobs):

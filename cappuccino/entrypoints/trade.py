@@ -1,0 +1,277 @@
+"""`trade`: one Trader, one process, one account.
+
+    python -m cappuccino.entrypoints.trade --account NAME --trader-uid UID --bundle DIGEST [--flatten]
+
+What it may do is the Trader's spec, as JSON in CAPPUCCINO_SPEC (a Trader manifest's `spec`). The rest of the
+environment: CAPPUCCINO_DATABASE_URL, CAPPUCCINO_ARTIFACTS_URL, CAPPUCCINO_EXCHANGE_URL (venue.url replaces it),
+CAPPUCCINO_EXCHANGE_TOKEN, and on Alpaca APCA_API_KEY_ID with APCA_API_SECRET_KEY.
+
+Ends with 0 when the simulated venue's tape ended with everything recorded (or, with --flatten, everything sold); 2 or 3
+when a person must act; 70 when a rule of our own was broken, after halting the account; 75 when a restart is worth it;
+143 on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cappuccino.adapters.alpaca.broker import AlpacaBroker
+from cappuccino.adapters.alpaca.feeds import LockstepFeed, WallClockFeed, leave, open_account
+from cappuccino.adapters.alpaca.rest import Credentials, Endpoints
+from cappuccino.adapters.alpaca.streams import Inbox, Streams
+from cappuccino.adapters.artifacts import open_blobs
+from cappuccino.adapters.postgres.engine import open_pool
+from cappuccino.adapters.postgres.ledger import PostgresLedger
+from cappuccino.api.meta import explain
+from cappuccino.api.trader import RiskLimits, TraderSpec
+from cappuccino.bundle import Bundle, fetch_local, strategy_of
+from cappuccino.core import lifeline
+from cappuccino.core.clock import SystemClock
+from cappuccino.core.errors import CappuccinoError, InvalidInput, InvariantViolation, RetryLater
+from cappuccino.core.money import dec
+from cappuccino.entrypoints.health_server import HealthServer
+from cappuccino.entrypoints.settings import EXCHANGE_URL, WorkerSettings, required
+from cappuccino.risk.barriers import Barriers
+from cappuccino.risk.limits import Limits
+from cappuccino.telemetry.logs import configure, get_logger
+from cappuccino.telemetry.metrics import TraderMetrics
+from cappuccino.trading.health import Health
+from cappuccino.trading.lease import LeaseKeeper
+from cappuccino.trading.ports import Broker, Stop
+from cappuccino.trading.session import Session, SessionConfig
+from cappuccino.trading.shadow import ShadowBroker
+
+LEASE_SECONDS = 15.0
+SIGTERM_CODE = 143
+POOL_SIZE = 2  # the session's connection and the lease's
+_STALE_BARS = 2
+TOKEN = "CAPPUCCINO_EXCHANGE_TOKEN"  # noqa: S105 - the name of a variable
+KEY_ID, SECRET_KEY = "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeSettings:
+    account: str
+    trader_uid: str
+    bundle_digest: str
+    spec: TraderSpec
+    database_url: str
+    artifacts_url: str
+    flatten: bool = False
+    health_host: str = "127.0.0.1"
+    health_port: int = 0
+    lease_seconds: float = LEASE_SECONDS
+    bundle_folder: Path = Path(tempfile.gettempdir()) / f"cappuccino-bundles-{os.getuid()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Venue:
+    """Where this trader is: the broker it sends to, the feed that drives it."""
+
+    name: str
+    broker: Broker
+    feed: LockstepFeed | WallClockFeed
+    url: str | None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code of the process; one line on stderr says why it is not 0."""
+    options = _parser().parse_args(argv)
+    if options.die_with_parent:
+        os.environ[lifeline.VARIABLE] = "stdin"
+        lifeline.watch()
+    configure(level=options.log_level, account=options.account, trader_uid=options.trader_uid)
+    try:
+        return trade(_settings(options))
+    except CappuccinoError as error:
+        get_logger("trade").error("ended", error=str(error), kind=type(error).__name__, exit_code=error.exit_code)
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def trade(settings: TradeSettings) -> int:
+    """Trade until the tape or the process is told to end. Raises CappuccinoError with its exit code."""
+    spec = settings.spec
+    if spec.mode == "live":
+        raise InvalidInput(
+            f"trader {settings.trader_uid}: mode live needs a promotion, which this version cannot give: use paper or shadow"
+        )
+    bundle = fetch_local(open_blobs(settings.artifacts_url), settings.bundle_digest, settings.bundle_folder)
+    metrics = TraderMetrics()
+    bar_seconds = bundle.contract.timeframe.seconds
+    simulated = spec.venue.kind == "simulated"
+    health = Health(monotonic=time.monotonic, stale_seconds=None if simulated else float(_STALE_BARS * bar_seconds))
+    with (
+        HealthServer(settings.health_host, settings.health_port, health=health, metrics=metrics),
+        open_pool(settings.database_url, "trader", min_size=POOL_SIZE, max_size=POOL_SIZE) as pool,
+    ):
+        ledger = PostgresLedger(
+            pool,
+            account=settings.account,
+            venue=_venue_name(spec),
+            trader_uid=settings.trader_uid,
+            holder=settings.trader_uid,
+            lease_seconds=settings.lease_seconds,
+        )
+        lease = LeaseKeeper(ledger, seconds=settings.lease_seconds, monotonic=time.monotonic)
+        health.lease_alive, health.database_away = lambda: lease.alive, lambda: lease.database_away
+        venue = _venue(settings, bundle, ledger)
+        session = Session(
+            SessionConfig(
+                account=settings.account,
+                trader_uid=settings.trader_uid,
+                bundle_digest=settings.bundle_digest,
+                sizing=bundle.sizing,
+                limits=limits_of(spec.risk),
+                on_halt=spec.on_halt,
+                fees_posted_later=not simulated and spec.mode != "shadow",
+            ),
+            strategy=strategy_of(bundle),
+            broker=venue.broker,
+            ledger=ledger,
+            feed=venue.feed,
+            lease=lease,
+            metrics=metrics,
+            health=health,
+            monotonic=time.monotonic,
+        )
+        return _run(settings, session, ledger, lease, venue)
+
+
+def _run(settings: TradeSettings, session: Session, ledger: PostgresLedger, lease: LeaseKeeper, venue: Venue) -> int:
+    terminated = threading.Event()
+
+    def on_signal(number: int, _: Any) -> None:
+        terminated.set()
+        venue.feed.stop(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    release = True
+    try:
+        if settings.flatten:
+            session.flatten()
+            if venue.url is not None:
+                leave(venue.url, settings.account, token=os.environ.get(TOKEN, ""))
+            return 0
+        stop: Stop = session.run()
+        return 0 if stop.finished else SIGTERM_CODE
+    except InvariantViolation as error:
+        release = False
+        try:
+            ledger.halt(f"invariant violation: {error}")
+        except RetryLater:
+            get_logger("trade").error("halt_not_recorded", reason=str(error))
+        raise
+    except RetryLater:
+        if terminated.is_set():
+            return SIGTERM_CODE
+        raise
+    finally:
+        venue.feed.close()
+        lease.close(release=release)
+
+
+def limits_of(risk: RiskLimits) -> Limits:
+    """A manifest's limits; 0 switches a barrier off."""
+    return Limits(
+        max_weight=risk.max_weight,
+        max_drawdown=risk.max_drawdown,
+        max_orders_per_hour=risk.max_orders_per_hour,
+        barriers=Barriers(
+            stop=risk.stop or None,
+            take_profit=risk.take_profit or None,
+            trail=risk.trail or None,
+            trail_arms_at=risk.trail_arms_at,
+            max_hold_bars=risk.max_hold_bars or None,
+        ),
+    )
+
+
+def _venue_name(spec: TraderSpec) -> str:
+    return f"{spec.venue.kind}/shadow" if spec.mode == "shadow" else spec.venue.kind
+
+
+def _venue(settings: TradeSettings, bundle: Bundle, ledger: PostgresLedger) -> Venue:
+    spec, symbols, inbox = settings.spec, bundle.contract.symbols, Inbox()
+    shadow = spec.mode == "shadow"
+    capital = dec(spec.capital_usd)
+    feed: LockstepFeed | WallClockFeed
+    if spec.venue.kind == "simulated":
+        token = os.environ.get(TOKEN, "")
+        url: str | None = spec.venue.url or required(EXCHANGE_URL)
+        assert url is not None
+        credentials = open_account(url, settings.account, capital_usd=f"{capital:f}", token=token)
+        endpoints = Endpoints.at(url)
+        streams = Streams(credentials, endpoints, symbols=symbols, inbox=inbox, orders=not shadow)
+        feed = LockstepFeed(url, settings.account, token=token, inbox=inbox, streams=streams)
+    elif spec.venue.kind == "alpaca":
+        url = None
+        credentials = Credentials(key_id=required(KEY_ID), secret_key=required(SECRET_KEY))
+        endpoints = Endpoints()
+        streams = Streams(credentials, endpoints, symbols=symbols, inbox=inbox, orders=not shadow)
+        feed = WallClockFeed(bundle.contract.timeframe, clock=SystemClock(), inbox=inbox, streams=streams)
+    else:
+        raise InvalidInput(f"venue {spec.venue.kind} cannot be traded by this version: use simulated or alpaca")
+    broker: Broker = AlpacaBroker(credentials, endpoints, symbols=symbols, fees_with_fills=spec.venue.kind == "simulated")
+    if shadow:
+        fills = ledger.load().fills
+        broker = ShadowBroker(broker, symbols=symbols, capital_usd=capital, costs=bundle.costs, fills=fills)
+    return Venue(name=_venue_name(spec), broker=broker, feed=feed, url=url)
+
+
+def _settings(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> TradeSettings:
+    worker = WorkerSettings.read(environment)
+    document = dict(worker.spec)
+    document.setdefault("account", options.account)
+    document.setdefault("bundleDigest", options.bundle)
+    return TradeSettings(
+        account=options.account,
+        trader_uid=options.trader_uid,
+        bundle_digest=options.bundle,
+        spec=_spec(document),
+        database_url=worker.database_url,
+        artifacts_url=worker.artifacts_url,
+        flatten=options.flatten,
+        health_host=options.health_host,
+        health_port=options.health_port,
+        lease_seconds=options.lease_seconds,
+    )
+
+
+def _spec(document: Mapping[str, Any]) -> TraderSpec:
+    try:
+        return TraderSpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput(explain(error, TraderSpec, source="CAPPUCCINO_SPEC")) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cappuccino trade", description="Trade one bundle on one venue account.")
+    add = parser.add_argument
+    add("--account", required=True, help="venue account; one portfolio is one account")
+    add("--trader-uid", required=True, help="who holds the account's lease")
+    add("--bundle", required=True, help="digest of what is traded")
+    add("--flatten", action="store_true", help="sell everything and end")
+    add("--health-host", default="127.0.0.1")
+    add("--health-port", type=int, default=0, help="of /healthz and /metrics; 0: any free one, which the log tells")
+    add("--lease-seconds", type=float, default=LEASE_SECONDS)
+    add("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    add("--die-with-parent", action="store_true", help="end when stdin, a pipe of the parent, closes (core/lifeline.py)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

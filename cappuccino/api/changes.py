@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Mapping
 from typing import Any
 
 from cappuccino.api.meta import Resource
 from cappuccino.core.errors import InvalidInput
 
-Document = dict[str, Any]
+Spec = Mapping[str, Any]
 
 
 def remedy(kind: str) -> str:
-    return f"delete the {kind} and make another"
+    return f"make another {kind} under a new name"
 
 
-def refuse_change(kind: type[Resource], old: Document, new: Document) -> None:
-    """Compare two complete wire documents of one object, defaults filled in.
+def refuse_change(kind: type[Resource], name: str, before: Spec, after: Spec, *, pinned: bool) -> None:
+    """Compare two complete specs of one object, in wire form with defaults filled in. `pinned`: status.snapshot is set.
 
     Raises:
-        InvalidInput: `new` changes what is immutable, or pinned by the first pass, or shrinks what may only grow.
+        InvalidInput: `after` changes what is immutable, or pinned by the first pass, or shrinks what may only grow.
     """
-    info = kind.info
-    where = f"{kind.__name__} {new['metadata']['name']}"
-    before, after = old["spec"], new["spec"]
-    frozen = sorted({*before, *after}) if info.immutable == ("*",) else list(info.immutable)
-    if (old.get("status") or {}).get("snapshot"):
-        frozen += info.pinned
-    for name in frozen:
-        if before.get(name) != after.get(name):
-            scalar = not isinstance(after.get(name), dict | list)
-            shown = f" (from {before.get(name)!r} to {after.get(name)!r})" if scalar else ""
-            raise InvalidInput(f"{where}: spec.{name} is immutable{shown}: {remedy(kind.__name__)}")
+    info, where = kind.info, f"{kind.__name__} {name}"
+    always = sorted({*before, *after}) if info.immutable == ("*",) else info.immutable
+    for field in (*always, *(info.pinned if pinned else ())):
+        if before.get(field) != after.get(field):
+            since = "" if field in always else " once the search has begun"
+            scalar = not isinstance(after.get(field), dict | list)
+            shown = f" (from {before.get(field)!r} to {after.get(field)!r})" if scalar else ""
+            raise InvalidInput(f"{where}: spec.{field} is immutable{since}{shown}: {remedy(kind.__name__)}")
     for path in info.growing:
-        was, wanted = (reduce(lambda part, step: part[step], path.split("."), spec) for spec in (before, after))
+        was, wanted = _number(before, path), _number(after, path)
         if wanted < was:
             raise InvalidInput(f"{where}: spec.{path} may grow, not shrink (from {was} to {wanted})")
+
+
+def _number(spec: Spec, path: str) -> int:
+    value: Any = spec
+    for step in path.split("."):
+        value = value[step]
+    return int(value)

@@ -108,9 +108,9 @@ def _written(rules: list[Rule]) -> list[dict[str, str]]:
 def _unchanging(kind: type[Resource]) -> list[Rule]:
     info, name = kind.info, kind.__name__
     if info.immutable == ("*",):
-        return [("self == oldSelf", f"the spec of a {name} cannot be changed: {remedy(name)}")]
+        return [("self == oldSelf", f"the spec of a {name} is immutable: {remedy(name)}")]
     return [
-        *((f"self.{field} == oldSelf.{field}", f"{field} cannot be changed: {remedy(name)}") for field in info.immutable),
+        *((f"self.{field} == oldSelf.{field}", f"{field} is immutable: {remedy(name)}") for field in info.immutable),
         *((f"self.{path} >= oldSelf.{path}", f"{path} may grow, not shrink") for path in info.growing),
     ]
 
@@ -128,7 +128,7 @@ def _pinned(kind: type[Resource]) -> list[Rule]:
         rules.append(
             (
                 f"!has(oldSelf.status) || !has(oldSelf.status.snapshot) || {same}",
-                f"spec.{field} cannot be changed once the snapshot is pinned: {remedy(kind.__name__)}",
+                f"spec.{field} is immutable once the search has begun: {remedy(kind.__name__)}",
             )
         )
     return rules

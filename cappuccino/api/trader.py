@@ -123,6 +123,7 @@ class Trader(Resource):
             ("LastBar", "string", ".status.lastBarAt"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
+        wide=(("Account", "string", ".spec.account"), ("Bundle", "string", ".spec.bundleDigest")),
         immutable=("account",),
     )
     kind: Literal["Trader"] = "Trader"

@@ -41,6 +41,7 @@ class Trial(Resource):
             ("Objective", "number", ".status.objective"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
+        wide=(("Bundle", "string", ".status.bundleDigest"), ("Phase", "string", ".spec.phase")),
         immutable=("*",),
     )
     kind: Literal["Trial"] = "Trial"

@@ -32,9 +32,9 @@ class Key(NamedTuple):
 class Workload:
     """A process to run. `arguments` follow the program's name: ("train", "--study-uid", ...).
 
-    finite: ends by itself; a crash is retried up to `retries` times; exit codes 2 and 3 are final (core/errors.py),
-    143 (preemption) and 75 (a dependency is away) never count. continuous: restarted with exponential back-off whenever
-    it ends. `timeout_seconds` is for one attempt of a finite one; exceeding it is final.
+    Exit code 0 is success and 2, 3 and 70 are final (core/errors.py); after anything else it runs again, with exponential
+    back-off. finite: at most `retries` times, where 143 (preemption) and 75 (a dependency is away) never count, and each
+    attempt within `timeout_seconds`, exceeding which is final. continuous: for as long as it takes.
     `keys` are the objects it serves: trials can be packed, portfolios share a pod.
     """
 

@@ -34,7 +34,6 @@ from cappuccino.core.clock import iso
 
 FINALIZER = "cappuccino.dev/flatten"
 HALT_ANNOTATION = "cappuccino.dev/halt"
-FINAL_EXIT_CODES = (2, 3, 70)  # a person must change something; stored bytes are wrong; we were wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +77,10 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return _status(observed, trader, (false("Ready", "Starting", "its process is being started"),), now, actions, halted)
     if run.state == "Succeeded":
         return _status(observed, trader, (false("Ready", "Finished", "the venue's tape ended"),), now, actions, halted)
-    if run.state == "Failed" and run.exit_code in FINAL_EXIT_CODES:
+    if run.state == "Failed":
         return _status(observed, trader, stalled("Refused", _message(run)), now, actions, halted)
-    if run.restarts > trader.spec.max_restarts:
-        actions.append(StopWorkload(name=observed.key.name)) if run.state == "Running" else None
-        message = f"restarted {run.restarts} times, more than maxRestarts {trader.spec.max_restarts}: {_message(run)}"
+    if run.failures > trader.spec.max_restarts:
+        message = f"failed {run.failures} times in a row, more than maxRestarts {trader.spec.max_restarts}: {_message(run)}"
         return _status(observed, trader, stalled("CrashLoop", message), now, actions, halted)
     if run.state != "Running":
         return _status(observed, trader, (false("Ready", "BackOff", _message(run)),), now, actions, halted, requeue=2.0)

@@ -14,7 +14,7 @@ import polars as pl
 
 from cappuccino.adapters.sources.files import FileBars
 from cappuccino.api import Dataset, Study
-from cappuccino.api.manifests import load
+from cappuccino.api.manifests import load, parse
 from cappuccino.core.clock import from_epoch, iso, parse_iso, to_epoch
 from cappuccino.core.errors import InvalidInput
 from cappuccino.core.timeframe import Timeframe
@@ -156,7 +156,7 @@ def real(path: Path, manifests: Path | None = None) -> Scenario:
 def read(folder: Path) -> list[Document]:
     """Every document of the folder, in the order in which they are best applied."""
     order = ("Dataset", "Study", "Deployment")
-    documents = [resource.to_json() for resource in load(folder)]
+    documents = [parse(document, source=where).to_json() for document, where in load(folder)]
     return sorted(documents, key=lambda document: order.index(document["kind"]))
 
 

@@ -50,8 +50,9 @@ from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.trading.health import Health
 from cappuccino.trading.lease import LeaseKeeper
 from cappuccino.trading.ports import Broker, Stop
-from cappuccino.trading.session import Session, SessionConfig
+from cappuccino.trading.session import Session
 from cappuccino.trading.shadow import ShadowBroker
+from cappuccino.trading.situation import SessionConfig
 
 LEASE_SECONDS = 15.0
 SIGTERM_CODE = 143

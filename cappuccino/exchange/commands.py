@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from typing import Any
 
@@ -63,19 +63,22 @@ _NAMES: dict[type, str] = {
     Leave: "leave",
 }
 _TYPES = {name: kind for kind, name in _NAMES.items()}
+_REQUEST = tuple(field.name for field in fields(OrderRequest))
 _DECIMALS = ("qty", "notional", "limit_price", "stop_price")
 
 
 def encode(command: Command) -> list[Any]:
     """JSON: the command's name, then its fields."""
+    if isinstance(command, Advance):
+        return ["tick"]
     name = _NAMES[type(command)]
     if isinstance(command, Submit):
-        fields = {key: value for key, value in asdict(command.request).items() if value is not None}
-        return [name, command.account, {k: str(v) for k, v in fields.items()}]
+        values = ((field, getattr(command.request, field)) for field in _REQUEST)
+        return [name, command.account, {field: str(value) for field, value in values if value is not None}]
     if isinstance(command, OpenAccount):
         return [name, {**asdict(command), "capital_usd": str(command.capital_usd)}]
-    fields = asdict(command)
-    return [name, fields] if fields else [name]
+    rest = asdict(command)
+    return [name, rest] if rest else [name]
 
 
 def decode(encoded: list[Any]) -> Command:
@@ -84,8 +87,8 @@ def decode(encoded: list[Any]) -> Command:
     if kind is Submit:
         asked: dict[str, Any] = {key: Decimal(value) if key in _DECIMALS else value for key, value in encoded[2].items()}
         return Submit(account=encoded[1], request=OrderRequest(**asked))
-    fields: dict[str, Any] = dict(encoded[1]) if len(encoded) > 1 else {}
+    rest: dict[str, Any] = dict(encoded[1]) if len(encoded) > 1 else {}
     if kind is OpenAccount:
-        fields["capital_usd"] = Decimal(fields["capital_usd"])
-    command: Command = kind(**fields)
+        rest["capital_usd"] = Decimal(rest["capital_usd"])
+    command: Command = kind(**rest)
     return command

@@ -26,7 +26,16 @@ from cappuccino.core.timeframe import Timeframe
 MICROSECONDS = 1_000_000
 
 FloatArray = npt.NDArray[np.float64]
-Ladder = list[tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rungs:
+    """One bar's ticks: prices by step, and what is the same on all of them."""
+
+    bar: int
+    prices: list[tuple[float, ...]]
+    halted: tuple[bool, ...]
+    volume: tuple[float, ...]
 
 
 class Candles(Protocol):
@@ -101,7 +110,7 @@ class Tape:
         self._steps = _steps(np.where(self.halted, 1.0, price), tick_bps / 1e4)[self.first :]
         self._offsets = [0, *np.cumsum(1 + self._steps.sum(axis=1)).tolist()]
         self._tick_bps = tick_bps
-        self._ladder: tuple[int, Ladder] = (-1, [])
+        self._last: _Rungs | None = None
 
     def __len__(self) -> int:
         """Number of ticks, the closing one included."""
@@ -137,32 +146,38 @@ class Tape:
         opens, span = self.bars.ts, self.timeframe.seconds
         if bar == len(opens):
             end_us = (int(opens[-1]) + span) * MICROSECONDS
-            prices = self._rungs(bar - 1)[-1]
-            halted = tuple(self.halted[-1].tolist())
-            return Tick(number, bar, end_us, True, prices, halted, (0.0,) * len(prices))
-        count, step = self.tick_count(bar), number - self._offsets[row]
+            rungs = self._rungs(bar - 1)
+            return Tick(number, bar, end_us, True, rungs.prices[-1], rungs.halted, (0.0,) * len(self.symbols))
+        rungs = self._rungs(bar)
+        count, step = len(rungs.prices), number - self._offsets[row]
         return Tick(
             number=number,
             bar=bar,
             at_us=int(opens[bar]) * MICROSECONDS + span * MICROSECONDS * step // count,
             bar_closed=step == 0,
-            prices=self._rungs(bar)[step],
-            halted=tuple(self.halted[bar].tolist()),
-            volume=tuple((np.nan_to_num(self.bars.volume[bar]) / count).tolist()),
+            prices=rungs.prices[step],
+            halted=rungs.halted,
+            volume=rungs.volume,
         )
 
-    def _rungs(self, bar: int) -> Ladder:
-        if self._ladder[0] != bar:
-            bars = self.bars
+    def _rungs(self, bar: int) -> _Rungs:
+        if self._last is None or self._last.bar != bar:
+            bars, count = self.bars, self.tick_count(bar)
             points = [array[bar] for array in (bars.open, bars.low, bars.high, bars.close)]
+            steps = self._steps[bar - self.first].tolist()
             columns = [
-                _climb([float(point[column]) for point in points], self._steps[bar - self.first].tolist())
-                if not self.halted[bar, column]
-                else [self._stale(bar, column)] * self.tick_count(bar)
+                [self._stale(bar, column)] * count
+                if self.halted[bar, column]
+                else _climb([float(point[column]) for point in points], steps)
                 for column in range(len(self.symbols))
             ]
-            self._ladder = (bar, list(zip(*columns, strict=True)))
-        return self._ladder[1]
+            self._last = _Rungs(
+                bar=bar,
+                prices=list(zip(*columns, strict=True)),
+                halted=tuple(self.halted[bar].tolist()),
+                volume=tuple((np.nan_to_num(bars.volume[bar]) / count).tolist()),
+            )
+        return self._last
 
     def _stale(self, bar: int, column: int) -> float:
         """The close of the last bar with a price, 0 before the first."""

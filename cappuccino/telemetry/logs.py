@@ -19,10 +19,10 @@ REDACTED = "[redacted]"
 
 
 def configure(*, level: str = "INFO", **bound: str) -> None:
-    """Set up logging for the process. `bound` goes on every line (account, trader). Standard-library loggers join in at WARNING."""
+    """Set up logging for the process. `bound` goes on every line. Standard-library loggers join in at WARNING."""
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            lambda _, __, event: {**bound, **event},  # not context variables: threads log too
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -33,8 +33,6 @@ def configure(*, level: str = "INFO", **bound: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(**bound)
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
 
 

@@ -270,6 +270,8 @@ class Desk:
             if held is None or held.at <= event.at:
                 self.quotes[event.symbol] = event
                 self.fresh.add(event.symbol)
+            if not self._feed.lockstep and self.now is not None:
+                self.now = max(self.now, event.at)
         elif isinstance(event, OrderUpdate):
             self._update(event)
         elif isinstance(event, Gap):
@@ -339,14 +341,14 @@ class Desk:
         before = self.orders.get(order.id)
         self.orders[order.id] = order
         (self._unsettled.discard if order.settled else self._unsettled.add)(order.id)
-        if before is None or before.state is not order.state or (order.terminal and not before.settled and order.settled):
+        if before is None or (before.state, before.reported_qty) != (order.state, order.reported_qty):
             self._events.append(
                 OrderEvent(
                     client_order_id=order.id,
                     state=order.state,
                     reason=order.reason,
                     venue_order_id=order.venue_order_id,
-                    filled_qty=order.filled_qty,
+                    filled_qty=order.reported_qty,
                     at=at,
                 )
             )

@@ -229,9 +229,7 @@ def observe(order: Order, report: Report) -> Order:
             f"({report.reason or 'no reason given'}) is not a legal transition; trading stops, compare journal and venue"
         )
     if order.state in (S.REJECTED, S.DENIED) and cumulative > 0:
-        raise InvariantViolation(
-            f"order {order.id} is {order.state}, yet the venue reports {cumulative} filled; trading stops"
-        )
+        raise InvariantViolation(f"order {order.id} is {order.state}, yet the venue reports {cumulative} filled; trading stops")
     if (state, venue_order_id, cumulative) == (order.state, order.venue_order_id, order.reported_qty):
         return order
     return replace(order, state=state, reason=reason, venue_order_id=venue_order_id, reported_qty=cumulative)

@@ -242,6 +242,8 @@ class EquityRow:
 
 @dataclass(frozen=True, kw_only=True)
 class OrderEvent:
+    """`filled_qty` is what the venue reported, cumulative."""
+
     client_order_id: str
     state: OrderState
     reason: str

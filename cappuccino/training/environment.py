@@ -178,6 +178,10 @@ class TradingEnv:
         taken, self.counters = self.counters, self._zero_counters()
         return taken
 
+    def begin(self, t_B: Tensor) -> None:
+        """Fresh accounts at these bars, each at the start of an episode: for evaluation, which chooses its own starts."""
+        self.accounts = replace(self._fresh(), t_B=t_B.to(self._device))
+
     def observe(self) -> Observation:
         return self._observe(self.accounts)
 

@@ -141,7 +141,7 @@ def train_policy(
         }
     )
     saved = checkpoints.load() if checkpoints else None
-    curve: Curve = restore(saved, ppo, fingerprint=fingerprint) if saved else []
+    curve: Curve = restore(saved, ppo, fingerprint=fingerprint) if saved is not None else []
 
     while ppo.update < config.num_updates:
         if should_stop and should_stop():

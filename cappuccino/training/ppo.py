@@ -73,8 +73,9 @@ def estimate_advantages(
 
     next_value_SB: value of the observation that each step led to, before any reset. `done` is terminated or truncated.
     """
-    delta_SB = reward_SB + gamma * next_value_SB * (~terminated_SB) - value_SB
-    decay_SB = gamma * gae_lambda * (~done_SB)
+    going_on_SB, survived_SB = ((~flag_SB).to(reward_SB.dtype) for flag_SB in (done_SB, terminated_SB))
+    delta_SB = reward_SB + gamma * next_value_SB * survived_SB - value_SB
+    decay_SB = gamma * gae_lambda * going_on_SB
     advantages = [delta_SB[-1]]
     for step in range(len(delta_SB) - 2, -1, -1):
         advantages.append(delta_SB[step] + decay_SB[step] * advantages[-1])

@@ -466,13 +466,15 @@ def test_past_quotes_and_trades_are_the_ticks(venue: Served) -> None:
 
 
 @contextmanager
-def streaming(stream: Any) -> Iterator[None]:
+def streaming(stream: Any, wake: Callable[[], Any]) -> Iterator[None]:
+    """The client's own loop in a thread. It looks for its stop between messages: `wake` causes one."""
     thread = threading.Thread(target=stream.run, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stream.stop()
+        wake()
         thread.join(PATIENCE)
 
 
@@ -484,8 +486,8 @@ def test_trade_updates_tell_every_step_of_an_order(venue: Served) -> None:
         heard.put(update)
 
     stream.subscribe_trade_updates(hear)
-    with streaming(stream):
-        trading = venue.trading()
+    trading = venue.trading()
+    with streaming(stream, lambda: trading.submit_order(limit(1_000))):
         probe: Any = None
         while probe is None:  # the stream is up once it hears of an order
             venue_order = trading.submit_order(limit(1_000))
@@ -521,8 +523,8 @@ def test_another_accounts_updates_are_not_heard(venue: Served) -> None:
         heard.put(update)
 
     stream.subscribe_trade_updates(hear)
-    with streaming(stream):
-        theirs, mine = venue.trading("a"), venue.trading("b")
+    theirs, mine = venue.trading("a"), venue.trading("b")
+    with streaming(stream, lambda: mine.submit_order(limit(1_000))):
         while True:
             theirs.submit_order(limit(1_000))
             mine.submit_order(limit(1_000, client_order_id=None))
@@ -547,7 +549,7 @@ def test_the_data_stream_tells_quotes_of_every_tick_and_bars_when_they_close(ven
     stream.subscribe_quotes(hear, *SYMBOLS)
     stream.subscribe_bars(hear, "BTC/USD")
     stream.subscribe_trades(hear, "*")
-    with streaming(stream):
+    with streaming(stream, lambda: venue.advance(1)):
         while True:
             venue.advance(1)
             try:
@@ -555,10 +557,11 @@ def test_the_data_stream_tells_quotes_of_every_tick_and_bars_when_they_close(ven
             except queue.Empty:
                 continue
             break
-        ticks = 4 * PAPER - venue.state()["tick"]
+        last = 4 * (PAPER - 1)
+        ticks = last - venue.state()["tick"]
         venue.advance(ticks)
         messages = [heard.get(timeout=PATIENCE)]
-        while messages[-1].timestamp < T0 + timedelta(hours=HISTORY + PAPER) or len(messages) < 2 * ticks:
+        while messages[-1].timestamp < T0 + timedelta(hours=HISTORY + PAPER - 1) or len(messages) < 2 * ticks:
             messages.append(heard.get(timeout=PATIENCE))
     kinds = {type(message).__name__ for message in messages}
     assert kinds == {"Quote", "Bar", "Trade"}

@@ -112,7 +112,7 @@ def test_migrating_again_and_several_at_once_changes_nothing(server: EmbeddedSer
     def run() -> None:
         try:
             migrate(server.url("empty"))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a thread's failure is the test's
             errors.append(error)
 
     threads = [threading.Thread(target=run) for _ in range(3)]
@@ -217,6 +217,31 @@ def test_once_a_halt_has_returned_no_entry_that_was_under_way_commits(admin: Con
             operator.execute("select account_halt('a', 'now', 'me')")
         trader.commit()
         operator.execute("select account_halt('a', 'now', 'me')")
+
+
+def test_an_entry_that_arrives_while_a_halt_is_under_way_waits_for_it_and_is_refused(
+    admin: Connection[Any], database_url: str
+) -> None:
+    acquire(admin, "one")
+    caught: list[str | None] = []
+
+    def enter() -> None:
+        with psycopg.connect(database_url, autocommit=True) as trader:
+            try:
+                intend(trader, 1)
+            except psycopg.Error as error:
+                caught.append(error.sqlstate)
+
+    thread = threading.Thread(target=enter)
+    with psycopg.connect(database_url) as operator:
+        operator.execute("select account_halt('a', 'now', 'me')")
+        thread.start()
+        waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        while thread.is_alive() and admin.execute(waiting).fetchone() is None:
+            thread.join(0.01)
+        operator.commit()
+    thread.join()
+    assert caught == ["CP002"]
 
 
 def test_the_first_halt_stands_and_a_resume_needs_a_reason(admin: Connection[Any]) -> None:

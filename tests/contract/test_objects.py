@@ -1,4 +1,7 @@
-"""What every `Objects` adapter does: an API server's semantics. An adapter joins by a name in ADAPTERS and a branch in `objects`."""
+"""What every `Objects` adapter does: an API server's semantics.
+
+An adapter joins by a name in ADAPTERS and a branch in the fixture `objects`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ DIGEST = "a" * 64
 
 @pytest.fixture(params=ADAPTERS)
 async def objects(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Objects]:
-    pool = await open_async_pool(database_url, "operator", max_size=8)
+    pool = await open_async_pool(database_url, "operator", min_size=4, max_size=8)
     yield PostgresObjects(pool, clock=SystemClock(), poll_seconds=5)
     await pool.close()
 

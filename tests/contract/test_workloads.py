@@ -20,6 +20,7 @@ import pytest
 from cappuccino.adapters.local.workloads import LocalWorkloads
 from cappuccino.adapters.postgres.engine import open_async_pool
 from cappuccino.controllers.decision import Key, Workload, WorkloadStatus
+from cappuccino.core import lifeline
 from cappuccino.core.processes import started
 from cappuccino.reconcile.ports import Workloads
 
@@ -33,6 +34,7 @@ def runner_module() -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -164,11 +166,21 @@ async def test_a_killed_workload_is_started_again(workloads: Workloads, tmp_path
 # --- continuous -------------------------------------------------------------------------------------
 
 
-async def test_a_continuous_workload_is_started_again_whatever_its_exit_code(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "exit", "0,2,1,143,1", kind="continuous"))
-    status = await until(workloads, "w", lambda s: s.restarts >= 5)
-    assert status.state in ("Pending", "Running")
-    assert status.failures >= 5
+async def test_a_continuous_workload_is_started_again_until_its_exit_code_is_final(
+    workloads: Workloads, tmp_path: Path
+) -> None:
+    await workloads.start(workload(tmp_path, "exit", "1,143,75,1,0", kind="continuous"))
+    status = await until(workloads, "w", over)
+    assert (status.state, status.restarts, status.failures) == ("Succeeded", 4, 4)
+
+
+@pytest.mark.parametrize("code", [2, 3, 70])
+async def test_a_continuous_workload_that_a_person_must_mend_is_not_started_again(
+    workloads: Workloads, tmp_path: Path, code: int
+) -> None:
+    await workloads.start(workload(tmp_path, "exit", f"{code},0", kind="continuous"))
+    status = await until(workloads, "w", over)
+    assert (status.state, status.exit_code, status.restarts) == ("Failed", code, 0)
 
 
 # --- stopping ---------------------------------------------------------------------------------------
@@ -250,14 +262,52 @@ def start_runner(url: str, folder: Path, *given: Workload) -> subprocess.Popen[b
     return subprocess.Popen([sys.executable, str(RUNNER), url, str(folder), *described])
 
 
+@pytest.mark.parametrize("action", ["stubborn", "family"])
+async def test_workloads_end_with_a_killed_runner_though_nobody_follows(database_url: str, tmp_path: Path, action: str) -> None:
+    with start_runner(database_url, tmp_path, workload(tmp_path, action)) as runner:
+        try:
+            await appears(tmp_path / ("grandchild" if action == "family" else "ready"))
+        finally:
+            runner.kill()
+    await gone(begun(tmp_path)[0])
+    if action == "family":
+        await gone(int((tmp_path / "grandchild").read_text()))
+
+
+def test_a_process_that_nobody_has_written_down_does_not_begin(tmp_path: Path) -> None:
+    program = [sys.executable, str(RUNNER.with_name("workload_program.py")), "exit", str(tmp_path), "0"]
+    environment = {**os.environ, lifeline.VARIABLE: "stdin"}
+    done = subprocess.run(program, env=environment, stdin=subprocess.DEVNULL, check=False)
+    assert (done.returncode, begun(tmp_path)) == (143, [])
+
+
+def test_a_process_without_a_supervisor_does_not_wait_for_one(tmp_path: Path) -> None:
+    program = [sys.executable, str(RUNNER.with_name("workload_program.py")), "exit", str(tmp_path), "0"]
+    assert subprocess.run(program, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+async def test_what_an_earlier_runner_left_is_ended_before_its_workload_starts_again(pool: Any, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as leftover:
+        supervisor = runner_module().local_workloads(pool, tmp_path)
+        await supervisor.start(workload(tmp_path, "sleep"))
+        async with pool.connection() as connection:
+            running = [leftover.pid, started(leftover.pid)]
+            await connection.execute("update workload set state = 'Running', pid = %s, process = %s", running)
+        async with supervising(supervisor):
+            await appears(tmp_path / "ready")
+            assert started(leftover.pid) is None
+            leftover.kill()
+
+
 @pytest.mark.parametrize("action", ["sleep", "stubborn", "family"])
 async def test_workloads_die_with_a_killed_runner_and_run_again_under_the_next_one_never_twice_at_once(
     database_url: str, pool: Any, tmp_path: Path, action: str
 ) -> None:
-    runner = start_runner(database_url, tmp_path, workload(tmp_path, action))
-    await appears(tmp_path / ("grandchild" if action == "family" else "ready"))
-    runner.kill()
-    runner.wait()
+    with start_runner(database_url, tmp_path, workload(tmp_path, action)) as runner:
+        try:
+            await appears(tmp_path / ("grandchild" if action == "family" else "ready"))
+        finally:
+            runner.kill()
     supervisor = runner_module().local_workloads(pool, tmp_path)
     async with supervising(supervisor):
         status = await until(supervisor, "w", lambda s: s.restarts == 1 and s.state == "Running" and len(begun(tmp_path)) == 2)
@@ -269,24 +319,25 @@ async def test_workloads_die_with_a_killed_runner_and_run_again_under_the_next_o
         await supervisor.stop("w", grace_seconds=0.2)
 
 
-async def test_a_runner_killed_at_any_moment_leaves_nothing_running_twice(
-    database_url: str, pool: Any, tmp_path: Path
-) -> None:
+async def test_a_runner_killed_at_any_moment_leaves_nothing_running_twice(database_url: str, pool: Any, tmp_path: Path) -> None:
     """Kills land before, between and after the start of the process and its entry in the store."""
+    connected = (
+        "select count(*) from pg_stat_activity where application_name = 'cappuccino-operator' and datname = current_database()"
+    )
     for delay in (0.0, 0.05, 0.1, 0.2, 0.35):
-        runner = start_runner(database_url, tmp_path, workload(tmp_path, "sleep"))
-        async with asyncio.timeout(60):
-            while await pool_count(pool, "select count(*) from pg_stat_activity where application_name = 'cappuccino-operator'"
-                                         " and datname = current_database()") < 2:  # fmt: skip
-                await asyncio.sleep(0.005)
-        time.sleep(delay)  # noqa: ASYNC251 - the moment is the point, and nothing else runs here
-        runner.kill()
-        runner.wait()
+        with start_runner(database_url, tmp_path, workload(tmp_path, "sleep")) as runner:
+            try:
+                async with asyncio.timeout(60):
+                    while await pool_count(pool, connected) < 2:
+                        await asyncio.sleep(0.005)
+                time.sleep(delay)  # noqa: ASYNC251 - the moment is the point, and nothing else runs here
+            finally:
+                runner.kill()
     supervisor = runner_module().local_workloads(pool, tmp_path)
     async with supervising(supervisor):
-        await appears(tmp_path / "ready")
-        await until(supervisor, "w", lambda s: s.state == "Running")
-        alive = [pid for pid in begun(tmp_path) if started(pid) is not None]
+        async with asyncio.timeout(60):
+            while not (alive := [pid for pid in begun(tmp_path) if started(pid) is not None]):
+                await asyncio.sleep(0.02)
         assert len(alive) == 1
     assert not (tmp_path / "double").exists()
 

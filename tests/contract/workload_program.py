@@ -1,4 +1,4 @@
-"""The program that the workload tests run: `workload_program.py ACTION FOLDER ...`, behind the lifeline as every entry point is."""
+"""The program of the workload tests, behind the lifeline as every entry point is: `workload_program.py ACTION FOLDER ...`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The `Workloads` port as supervised processes of this machine.
 
-    Pending ──▶ Running ──▶ Succeeded            finite, exit code 0
-       ▲           ├──────▶ Failed               finite: exit code 2 or 3, retries used up, or too long
-       └───────────┘ back-off                    crash; 143 and 75 never count; continuous: whatever the code
+    Pending ──▶ Running ──▶ Succeeded            exit code 0
+       ▲           ├──────▶ Failed               exit code 2, 3 or 70; finite: retries used up, or too long
+       └───────────┘ back-off                    crash; for finite ones 143 and 75 never count
 
 Invariants: the store knows a process before it begins to work (core/lifeline.py), so that a runner that was killed leaves none
 that its successor does not know, kill and wait for before it starts that workload again. A process ends with its runner.
@@ -27,7 +27,7 @@ from cappuccino.reconcile.queue import Backoff
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-FINAL_CODES = (2, 3)  # a person must change something; stored bytes are wrong (core/errors.py)
+FINAL_CODES = (2, 3, 70)  # a person must act; stored bytes are wrong; we were wrong (core/errors.py)
 PREEMPTED_CODES = (143, 75)  # SIGTERM; a dependency is away
 TIMED_OUT_CODE = 124
 _GRACE_SECONDS = 10.0
@@ -201,14 +201,11 @@ class LocalWorkloads:
             message = f"it did not end within {workload.timeout_seconds:g} s"
             return {**over, "state": "Failed", "exit_code": TIMED_OUT_CODE, "message": message}
         if not self._supervising:  # the runner is stopping: this was no failure of the workload's
-            if workload.kind == "finite" and (code == 0 or code in FINAL_CODES):
+            if code == 0 or code in FINAL_CODES:
                 return {**over, "state": "Failed" if code else "Succeeded"}
             return {**over, "state": "Pending", "restarts": row.restarts + 1, "finished_at": None}
-        if workload.kind == "finite":
-            if code == 0:
-                return {**over, "state": "Succeeded"}
-            if code in FINAL_CODES:
-                return {**over, "state": "Failed"}
+        if code == 0 or code in FINAL_CODES:
+            return {**over, "state": "Failed" if code else "Succeeded"}
         counted = workload.kind == "continuous" or code not in PREEMPTED_CODES
         before = 0 if (now - began).total_seconds() >= self._settled_seconds else row.failures
         failures = before + 1 if counted else before

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cappuccino.api import KINDS, Resource
-from cappuccino.api.study import MUTABLE_STUDY_FIELDS
+from cappuccino.api.changes import refuse_change
 from cappuccino.controllers.decision import Document, Key
 from cappuccino.core.errors import InvalidInput
 
@@ -35,19 +35,7 @@ def refuse_immutable_change(key: Key, before: Mapping[str, Any], after: Mapping[
     Raises:
         InvalidInput: names the field that may not change.
     """
-    fields: set[str] = set()
-    if key.kind == "Trial":
-        fields = set(before) | set(after)
-    elif key.kind == "Trader":
-        fields = {"account"}
-    elif key.kind == "Study" and pinned:
-        fields = (set(before) | set(after)) - set(MUTABLE_STUDY_FIELDS)
-    changed = sorted(name for name in fields if before.get(name) != after.get(name))
-    if changed:
-        raise InvalidInput(
-            f"{key.kind} {key.name}: spec.{changed[0]} is immutable"
-            f"{' once the search has begun' if key.kind == 'Study' else ''}: make another {key.kind} under a new name"
-        )
+    refuse_change(KINDS[key.kind], key.name, before, after, pinned=pinned)
 
 
 def merge(stored: Any, applied_before: Any, applied: Any) -> Any:

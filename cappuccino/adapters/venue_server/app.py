@@ -21,6 +21,7 @@ from cappuccino.adapters.venue_server.journal import Journal
 from cappuccino.adapters.venue_server.keys import Keys
 from cappuccino.adapters.venue_server.limits import RateLimit
 from cappuccino.adapters.venue_server.metronome import Metronome
+from cappuccino.adapters.venue_server.outbox import OUTBOXES, Outbox
 from cappuccino.adapters.venue_server.streams import DataStream, TradingStream
 from cappuccino.adapters.venue_server.trading_rest import TradingRest
 from cappuccino.core.errors import InvariantViolation
@@ -71,8 +72,17 @@ def build_app(
         journal.close()
 
     app.cleanup_ctx.append(clock)
+    everyone: set[Outbox] = set()
+    app.on_shutdown.append(_hang_up)
     app[DESK] = desk
+    app[OUTBOXES] = everyone
     return app
+
+
+async def _hang_up(app: web.Application) -> None:
+    everyone = app[OUTBOXES]
+    for outbox in list(everyone):
+        outbox.close()
 
 
 def _ended(desk: Desk, clock: asyncio.Task[None]) -> None:

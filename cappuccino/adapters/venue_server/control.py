@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 from cappuccino.adapters.venue_server import wire
 from cappuccino.adapters.venue_server.desk import Desk
 from cappuccino.adapters.venue_server.metronome import Metronome
-from cappuccino.adapters.venue_server.outbox import Outbox
+from cappuccino.adapters.venue_server.outbox import OUTBOXES, Outbox
 from cappuccino.adapters.venue_server.trading_rest import Handler
 from cappuccino.exchange.accounts import Account
 from cappuccino.exchange.commands import OpenAccount
@@ -120,7 +120,7 @@ class Control:
         socket = web.WebSocketResponse(compress=False, heartbeat=60)
         await socket.prepare(request)
         mine: set[str] = set()
-        async with Outbox(socket) as outbox:
+        async with Outbox(socket, request.app[OUTBOXES]) as outbox:
             try:
                 async for message in socket:
                     if message.type == WSMsgType.TEXT:

@@ -11,10 +11,11 @@ LIMIT = 20_000  # messages a reader may be behind before it is let go: streams d
 
 
 class Outbox:
-    """Used as a context: inside it a task writes; a reader that falls too far behind is disconnected."""
+    """Used as a context: inside it a task writes, and `everyone` has it; a reader that falls too far behind is disconnected."""
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
+    def __init__(self, socket: web.WebSocketResponse, everyone: set[Outbox]) -> None:
         self._socket = socket
+        self._everyone = everyone
         self._queue: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._writer: asyncio.Task[None] | None = None
 
@@ -30,12 +31,14 @@ class Outbox:
 
     async def __aenter__(self) -> Outbox:
         self._writer = asyncio.create_task(self._write())
+        self._everyone.add(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._writer is not None
+        self._everyone.discard(self)
         self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)
 
@@ -53,3 +56,6 @@ class Outbox:
             if not self._socket.closed and self._queue.qsize() >= LIMIT:
                 await self._socket.close(code=1013, message=b"too slow")
             raise
+
+
+OUTBOXES = web.AppKey("outboxes", set[Outbox])

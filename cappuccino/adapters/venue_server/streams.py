@@ -17,7 +17,7 @@ from cappuccino.adapters.venue_server import wire
 from cappuccino.adapters.venue_server.candles import bar_rows
 from cappuccino.adapters.venue_server.data_rest import PREFIX
 from cappuccino.adapters.venue_server.keys import Keys
-from cappuccino.adapters.venue_server.outbox import Outbox
+from cappuccino.adapters.venue_server.outbox import OUTBOXES, Outbox
 from cappuccino.adapters.venue_server.trading_rest import parse_time
 from cappuccino.exchange.orders import Event
 from cappuccino.exchange.simulator import SimulatedExchange
@@ -49,7 +49,7 @@ class TradingStream:
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
         name = ""
-        async with Outbox(socket) as outbox:
+        async with Outbox(socket, request.app[OUTBOXES]) as outbox:
             try:
                 async for message in socket:
                     asked = _json(message.data) if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) else None
@@ -156,7 +156,7 @@ class DataStream:
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
-        async with Outbox(socket) as outbox:
+        async with Outbox(socket, request.app[OUTBOXES]) as outbox:
             reader = _Reader(outbox, packed="msgpack" in request.headers.get("Content-Type", ""))
             reader.send([{"T": "success", "msg": "connected"}])
             known = False

@@ -258,6 +258,12 @@ def test_buys_shrink_by_one_factor_to_the_cash_less_its_buffer() -> None:
     assert result.cash[1] == pytest.approx(10)
 
 
+def test_buys_are_sized_by_the_cash_that_earlier_ones_left() -> None:
+    two = {"A/USD": [FLAT] * 3, "B/USD": [FLAT] * 3}
+    result, _ = run(two, [{"A/USD": 0.6}, {"B/USD": 0.6}], sizing=Sizing(max_weight=0.6))
+    assert result.weights[2] == pytest.approx([0.6, 0.4 * 0.99])
+
+
 def test_a_change_below_two_percent_of_equity_is_skipped() -> None:
     assert run([FLAT] * 3, [0.019])[0].fills == ()
     assert len(run([FLAT] * 3, [0.021])[0].fills) == 1
@@ -344,6 +350,14 @@ def test_quantities_are_floored_to_the_increment_and_dust_is_marked_but_no_posit
     assert len(result.trades) == 1
     assert strategy.seen[2].bars_held[0] == 0
     assert strategy.seen[2].entry_return[0] == 0
+
+
+def test_dust_of_an_earlier_position_has_no_part_in_the_next_entry() -> None:
+    coarse = {"X/USD": asset("X/USD", min_trade_increment=Decimal("0.125"), min_order_size=Decimal("0.125"))}
+    up = (200.0, 200.0, 200.0, 200.0)
+    _, strategy = run([FLAT, FLAT, FLAT, up, up], [BUY, 0.0, BUY], rules=coarse, costs=Costs(fee_bps=100, slippage_bps=0))
+    assert strategy.seen[3].weights[0] > 0.2
+    assert strategy.seen[3].entry_return[0] == 0
 
 
 def test_ruin_ends_the_run() -> None:

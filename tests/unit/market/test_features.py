@@ -167,6 +167,55 @@ def test_known_values_of_a_rising_market():
     np.testing.assert_allclose(last, [5 * np.log(1.01), 1.01**2 - 1, 1.0], atol=1e-12)
 
 
+def test_formulas_agree_with_their_definitions_on_one_window():
+    bars = panel(bars=80, symbols=("BTC/USD", "A/USD"), missing=0.0)
+    close, high, low, volume = bars.close[:, 1], bars.high[:, 1], bars.low[:, 1], bars.volume[:, 1]
+    logs = np.diff(np.log(bars.close), axis=0)
+    typical = ((high + low + close) / 3)[-20:]
+    middle, sd = close[-20:].mean(), close[-20:].std()
+    expected = {
+        "sma": close[-1] / middle - 1,
+        "bb_width": 4 * sd / middle,
+        "bb_position": (close[-1] - middle) / (2 * sd + close[-1] * 1e-4),
+        "cci": (typical[-1] - typical.mean()) / (0.015 * np.mean(np.abs(typical - typical.mean()))) / 100,
+        "volatility": logs[-24:, 1].std(),
+        "roc": (close[-1] / close[-11] - 1) / (logs[-10:, 1].std() + 1e-4),
+        "support": low[-48:].min() / close[-48:].mean() - 1,
+        "resistance": high[-48:].max() / close[-48:].mean() - 1,
+        "support_distance": close[-1] / low[-48:].min() - 1,
+        "resistance_distance": high[-48:].max() / close[-1] - 1,
+        "volume_ratio": (volume[-1] - volume[-20:].mean()) / (volume[-1] + volume[-20:].mean()),
+        "volume_change": (volume[-1] - volume[-2]) / (volume[-1] + volume[-2]),
+        "btc_correlation": np.corrcoef(logs[-72:].T)[0, 1],
+    }
+    values = compute(bars, [spec_of(name) for name in expected])[-1, 1]
+    np.testing.assert_allclose(values, list(expected.values()), atol=1e-9, rtol=0)
+
+
+def test_exponential_formulas_agree_with_their_recursions():
+    bars = panel(bars=1200, symbols=("A/USD",), missing=0.0)
+    close = bars.close[:, 0]
+    logs = np.diff(np.log(close))
+
+    def ema(x, n, weight=None):
+        value = x[0]
+        for new in x[1:]:
+            value += (new - value) * (weight or 2 / (n + 1))
+        return value
+
+    ups = ema(np.maximum(np.diff(close), 0), 14, 1 / 14) / ema(np.abs(np.diff(close)), 14, 1 / 14)
+    gap = (ema(close, 6) - ema(close, 18)) / (close[-1] * (logs[-18:].std() + 1e-4))
+    expected = {
+        "ema": close[-1] / ema(close, 20) - 1,
+        "rsi": 2 * ups - 1,
+        "ema_gap": gap,
+        "trend": ema(logs, 11) / (logs[-48:].std() + 1e-4),
+        "macd": (ema(close, 12) - ema(close, 26)) / (close[-1] * (logs[-26:].std() + 1e-4)),
+    }
+    values = compute(bars, [spec_of(name) for name in expected])[-1, 0]
+    np.testing.assert_allclose(values, list(expected.values()), atol=1e-9, rtol=0)
+
+
 def test_a_value_is_there_exactly_when_there_are_enough_bars():
     bars = panel(bars=60)
     for bars_back in (1, 7, 24):

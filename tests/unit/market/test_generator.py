@@ -137,8 +137,20 @@ def test_without_an_edge_returns_have_no_autocorrelation_and_prices_no_drift():
     limit = 4 / np.sqrt(returns.size) * 1.6  # clustering widens the band
     for lag in (1, 2, 5, 24, 48):
         assert abs(autocovariance(returns, lag) / autocovariance(returns, 0)) < limit
-    simple = np.expm1(returns)
+
+
+@pytest.mark.parametrize("regimes", [True, False])
+def test_without_an_edge_the_price_is_a_martingale(regimes):
+    """At 5 % a bar, omitting the -h^2 / 2 would show as ten standard errors."""
+    many = [f"A{n}/USD" for n in range(12)]
+    simple = np.expm1(log_returns(bars(market(correlation=0.0, volatility=0.05, regimes=regimes), 20_000, symbols=many)))
     assert abs(simple.mean()) < 4 * simple.std() / np.sqrt(simple.size)
+
+
+def test_the_drift_is_stationary_from_the_first_bar():
+    many = [f"A{n}/USD" for n in range(600)]
+    drift = market(drift_volatility=0.003).planted_drift(many, HOUR, ORIGIN, ORIGIN + 3600)
+    assert drift.std() == pytest.approx(0.003, rel=0.12)
 
 
 def test_a_constant_drift_is_the_mean_log_growth():

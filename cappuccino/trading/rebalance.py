@@ -1,0 +1,94 @@
+"""The orders of a decision, from its row to its last fill: sells, until they are settled, then buys with what is there.
+
+`state.step` is journalled with the orders that belong to it (see `state`), and every id follows from the decision, so
+`complete` can be called again at any time, by any process, and does nothing twice. What a restart finds unfinished is
+completed while the bar after the decision's is still open; then it is abandoned, and that is a refusal in the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+
+from cappuccino.core.errors import RetryLater
+from cappuccino.core.identifiers import client_order_id
+from cappuccino.trading.orders import ENTRY_REASON, Intent, Side
+from cappuccino.trading.planning import fit_buys
+from cappuccino.trading.ports import Halted
+from cappuccino.trading.situation import Situation
+
+
+class Rebalance:
+    def __init__(self, situation: Situation) -> None:
+        self._in = situation
+
+    def wanted(self, intent: Intent) -> bool:
+        """Whether an order that never reached the venue is still to be sent."""
+        at = self._in
+        if intent.is_exit:
+            held = at.desk.book.holdings.get(intent.symbol)
+            return held is not None and held.position_id == intent.decision
+        return intent.decision == at.decision and at.in_time and at.mode == "active" and at.desk.stop_requested() is None
+
+    def complete(self) -> None:
+        """Bring the newest decision to its end, from whatever step it has reached.
+
+        Asked to stop meanwhile, it leaves the rest to the next process. Raises RetryLater, Fenced.
+        """
+        at = self._in
+        if at.state.step == "done":
+            return
+        if not at.in_time:
+            at.refuse("late", {"decision": at.decision, "step": at.state.step})
+            self._finish()
+            return
+        try:
+            if at.state.step == "sells":
+                at.desk.send([self._intent(s, "sell", qty=q) for s, q in at.state.sells.items()], state=at.state.to_json())
+                if at.desk.stop_requested() is not None:
+                    return
+                self._begin_buys()
+            else:
+                at.desk.send(self._buys(at.state.buys), state=at.state.to_json())
+        except Halted as halted:
+            at.lease.renew()
+            at.refuse("halted", {"reason": str(halted), "step": at.state.step})
+        self._finish()
+
+    def _begin_buys(self) -> None:
+        """The step and its orders become the record's in one transaction."""
+        at = self._in
+        fitted = fit_buys(
+            at.state.buys, cash=at.desk.book.cash, closes=at.state.closes, rules=at.rules, sizing=at.config.sizing
+        )
+        buying = replace(at.state, step="buys", buys=fitted)
+        at.desk.send(self._buys(fitted), state=buying.to_json())
+        at.state.step, at.state.buys = "buys", fitted
+
+    def _finish(self) -> None:
+        at = self._in
+        before, at.state.step = at.state.step, "done"
+        try:
+            at.record()
+        except RetryLater:
+            at.state.step = before
+            raise
+
+    def _buys(self, notionals: Mapping[str, Decimal]) -> list[Intent]:
+        return [self._intent(symbol, "buy", notional=notional) for symbol, notional in notionals.items()]
+
+    def _intent(self, symbol: str, side: Side, *, qty: Decimal | None = None, notional: Decimal | None = None) -> Intent:
+        at = self._in
+        return Intent(
+            client_order_id=client_order_id(account=at.config.account, decision=at.decision, symbol=symbol, leg=side),
+            account=at.config.account,
+            trader_uid=at.config.trader_uid,
+            decision=at.decision,
+            symbol=symbol,
+            side=side,
+            reason=ENTRY_REASON,
+            created_at=at.now,
+            qty=qty,
+            notional=notional,
+        )

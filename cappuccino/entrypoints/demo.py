@@ -27,12 +27,13 @@ import aiohttp
 
 from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.api import Deployment
+from cappuccino.controllers.rows import AccountActivity
 from cappuccino.core.clock import SystemClock
 from cappuccino.core.errors import CappuccinoError, Conflict, RetryLater, UserError
 from cappuccino.core.identifiers import digest_of, sha256_hex
 from cappuccino.entrypoints import presence, progress, runner
 from cappuccino.entrypoints.reporting import Told, collect, report_of, summary_of
-from cappuccino.entrypoints.scenario import Scenario, generated, real
+from cappuccino.entrypoints.scenario import PAPER_DAYS, Scenario, generated, real
 from cappuccino.entrypoints.summary import Summary
 from cappuccino.evaluation.report import render
 from cappuccino.reconcile.ports import Document, Key, Ports
@@ -75,10 +76,12 @@ def main(argv: Sequence[str]) -> int:
         "--speed", type=float, default=0.0, help="bars per second of the exchange at most; 0: as fast as it goes"
     )
     parser.add_argument("--manifests", type=Path, help="a folder of manifests instead of the example's")
+    parser.add_argument("--paper-days", type=int, default=PAPER_DAYS, help="market days of paper (default %(default)s)")
     options = parser.parse_args(argv)
     configure(level="ERROR", process="demo")
     try:
-        scenario = real(options.bars, options.manifests) if options.bars else generated(options.manifests)
+        days = options.paper_days
+        scenario = real(options.bars, options.manifests, days) if options.bars else generated(options.manifests, days)
         return asyncio.run(_run(scenario, options.folder.resolve(), port=options.port, speed=options.speed))
     except CappuccinoError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -227,13 +230,13 @@ class _Demo:
         traders = await self._checked_traders()
         state = await self._exchange("state")
         sessions = {session["account"] for session in state.get("sessions", ())}
-        self._shown.paper(traders, state)
+        self._shown.paper(traders, await self._activity(traders), state)
         return bool(state.get("started")) or all(trader["spec"]["account"] in sessions for trader in traders)
 
     async def _traded(self) -> bool:
         traders = await self._checked_traders()
         state = await self._exchange("state")
-        self._shown.paper(traders, state)
+        self._shown.paper(traders, await self._activity(traders), state)
         return bool(state.get("ended")) and all(_reason(trader, "Ready") == "Finished" for trader in traders)
 
     async def _graded(self) -> bool:
@@ -248,6 +251,9 @@ class _Demo:
         rows = await self._ports.record.evidence(deployment_uid=deployment.uid)
         graded = {row.scope.partition("@")[0] for row in rows if row.gate == "grade" and row.scope.endswith(scope_end)}
         return graded >= {account for account in accounts if activity[account].decisions >= 3}
+
+    async def _activity(self, traders: Sequence[Document]) -> Mapping[str, AccountActivity]:
+        return await self._ports.record.activity([trader["spec"]["account"] for trader in traders])
 
     async def _checked_traders(self) -> list[Document]:
         traders = await self._traders()

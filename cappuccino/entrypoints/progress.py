@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cappuccino.controllers.rows import AccountActivity
 from cappuccino.entrypoints.summary import Summary
 
 STAGES = ("services", "data", "search", "gates", "paper", "grade")
@@ -30,7 +31,8 @@ class Display:
         self._share: dict[str, float] = {}
         self._elapsed: dict[str, float] = {}
         self._stage, self._since = "", time.monotonic()
-        self._traders: Sequence[Mapping[str, Any]] = ()
+        self._traders: Sequence[Status] = ()
+        self._activity: Mapping[str, AccountActivity] = {}
         self._live: Live | None = None
         self._printed = ""
 
@@ -58,8 +60,8 @@ class Display:
         ready = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), None)
         self._set("gates", ready["message"] if ready else "…")
 
-    def paper(self, traders: Sequence[Mapping[str, Any]], state: Status) -> None:
-        self._traders = traders
+    def paper(self, traders: Sequence[Status], activity: Mapping[str, AccountActivity], state: Status) -> None:
+        self._traders, self._activity = traders, activity
         bar, bars = state.get("bar", 0), state.get("bars", 0) or 1
         if state.get("started"):
             self._set("paper", f"bar {bar} of {bars}, market time {str(state.get('market_at', ''))[:16]}", bar / bars)
@@ -107,15 +109,15 @@ class Display:
             table.add_column(column, justify="left" if column in ("trader", "role", "state") else "right")
         for trader in self._traders:
             status = trader.get("status") or {}
-            ready = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
-            equity = status.get("equityUsd")
+            ready: Status = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
+            activity = self._activity[trader["spec"]["account"]]
             table.add_row(
                 trader["metadata"]["name"],
                 trader["spec"].get("role", ""),
                 str(ready.get("reason", "")),
-                str(status.get("orders") or 0),
-                str(status.get("fills") or 0),
-                f"{equity:,.2f}" if equity is not None else "–",
+                str(activity.orders),
+                str(activity.fills),
+                f"{activity.equity_usd:,.2f}" if activity.equity_usd is not None else "–",
             )
         return table
 

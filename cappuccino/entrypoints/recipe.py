@@ -66,8 +66,6 @@ def recipe(study: StudySpec, parameters: Mapping[str, str]) -> Recipe:
         own = rule.to_values()
     lookback = _whole("lookback", values, study.lookback)
     interval = _whole("interval", values, 1)
-    if study.strategy.kind == "ppo" and interval != 1:
-        raise InvalidInput(f"interval is {interval}: ppo decides on every bar; search timeframe instead")
     template = study.template
     return Recipe(
         kind=study.strategy.kind,

@@ -21,6 +21,7 @@ from cappuccino.controllers.rows import Evidence as EvidenceRow
 from cappuccino.core.blobs import Blobs
 from cappuccino.core.clock import to_epoch
 from cappuccino.core.errors import NotFound
+from cappuccino.core.timeframe import Timeframe
 from cappuccino.entrypoints.grading import Graded, fills_of, grade_account
 from cappuccino.entrypoints.summary import CandidateSummary, GateSummary, Summary, TraderSummary
 from cappuccino.evaluation.arena import Standing, standings
@@ -52,7 +53,7 @@ class Told:
     trials: Sequence[TrialRow]
     evidence: Sequence[EvidenceRow]
     traded: Sequence[Traded]
-    bars_per_year: float
+    timeframe: Timeframe
 
 
 async def collect(objects: Objects, record: Record, blobs: Blobs, *, namespace: str, name: str) -> Told:
@@ -73,17 +74,17 @@ async def collect(objects: Objects, record: Record, blobs: Blobs, *, namespace: 
     accounts = {trader.name: await record.record_of_account(trader.spec.account) for trader in traders}
     hodl = accounts.get(f"{name}-hodl")
     evidence = await record.evidence(deployment_uid=deployment.uid)
-    traded, bars_per_year = [], 8760.0
+    traded, timeframe = [], Timeframe.parse("1h")
     for trader in sorted(traders, key=lambda t: (t.spec.role == "baseline", t.name)):
         account, bundle = accounts[trader.name], load(blobs, trader.spec.bundle_digest)
-        bars_per_year = bundle.contract.timeframe.bars_per_year
+        timeframe = bundle.contract.timeframe
         enough = len(account.equity) >= 3
         graded = grade_account(trader.name, trader.spec.role, account, hodl, bundle) if enough else None
         own = [row for row in evidence if row.detail.get("trader") == trader.name]
         newest = {row.gate: row for row in own}  # rows come oldest first
         traded.append(Traded(trader=trader, account=account, graded=graded, evidence=tuple(newest.values())))
     trials = await record.trials(study["metadata"]["uid"]) if study else []
-    return Told(deployment=deployment, trials=trials, evidence=evidence, traded=traded, bars_per_year=bars_per_year)
+    return Told(deployment=deployment, trials=trials, evidence=evidence, traded=traded, timeframe=timeframe)
 
 
 def summary_of(told: Told, ledgers: Mapping[str, Ledger], *, source: str, elapsed: Mapping[str, float], ended: bool) -> Summary:
@@ -154,7 +155,7 @@ def report_of(
         title=title,
         headline=summary.headline,
         generated_at=now,
-        bars_per_year=told.bars_per_year,
+        bars_per_year=told.timeframe.bars_per_year,
         facts=[
             ("Source", summary.source),
             ("Trials", ", ".join(f"{count} {state.lower()}" for state, count in summary.trials.items())),
@@ -162,7 +163,9 @@ def report_of(
         ],
         trials=[TrialPoint(number=r.number, state=r.state, objective=r.objective, reason=r.reason) for r in told.trials],
         candidates=[_candidate_report(row, told.evidence) for row in told.evidence if row.gate == VERDICT],
-        traders=[_trader_report(item, baselines, bars) for item in told.traded if len(item.account.equity) >= 3],
+        traders=[
+            _trader_report(item, baselines, bars, told.timeframe) for item in told.traded if len(item.account.equity) >= 3
+        ],
         standings=_standings(told),
         elapsed_seconds=list(summary.elapsed_seconds.items()),
         notes=notes,
@@ -241,14 +244,15 @@ def _candidate_report(verdict: EvidenceRow, evidence: Sequence[EvidenceRow]) -> 
     )
 
 
-def _trader_report(item: Traded, baselines: Mapping[str, Traded], bars: Bars | None) -> TraderReport:
-    at = np.array([to_epoch(point.bar_at) for point in item.account.equity])
+def _trader_report(item: Traded, baselines: Mapping[str, Traded], bars: Bars | None, timeframe: Timeframe) -> TraderReport:
+    opened = [to_epoch(point.bar_at) for point in item.account.equity]
+    at = np.array(opened) + timeframe.seconds
 
     def curve(other: Traded | None) -> np.ndarray[Any, np.dtype[np.float64]] | None:
         if other is None:
             return None
         values = {to_epoch(point.bar_at): float(point.equity_usd) for point in other.account.equity}
-        return np.array([values[t] for t in at]) if all(t in values for t in at) else None
+        return np.array([values[t] for t in opened]) if all(t in values for t in opened) else None
 
     prices = {}
     if bars is not None:
@@ -292,4 +296,4 @@ def _standings(told: Told) -> tuple[Standing, ...]:
     common = sorted(set.intersection(*(set(curve) for curve in curves.values())))
     if len(common) < 3:
         return ()
-    return standings({name: [c[t] for t in common] for name, c in curves.items()}, told.bars_per_year, seed=0)
+    return standings({name: [c[t] for t in common] for name, c in curves.items()}, told.timeframe.bars_per_year, seed=0)

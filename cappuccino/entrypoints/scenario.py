@@ -91,10 +91,11 @@ class Scenario:
 
     def trades_end(self, told: Told) -> bool:
         """Whether every trader reached the end of the paper period; without traders there is nothing to reach."""
-        return all(item.account.equity and to_epoch(item.account.equity[-1].bar_at) >= self.end for item in told.traded)
+        last = self.end - self.timeframe.seconds  # open time of the last bar
+        return all(item.account.equity and to_epoch(item.account.equity[-1].bar_at) >= last for item in told.traded)
 
 
-def generated(manifests: Path | None = None) -> Scenario:
+def generated(manifests: Path | None = None, paper_days: int = PAPER_DAYS) -> Scenario:
     """The generated market of the quickstart."""
     documents = read(manifests or EXAMPLES / "quickstart")
     dataset = Dataset.parse(_one(documents, "Dataset"))
@@ -110,11 +111,11 @@ def generated(manifests: Path | None = None) -> Scenario:
         bars=source_of(spec.source, start=spec.start),
         start=to_epoch(parse_iso(spec.start)),
         paper_start=paper_start,
-        end=paper_start + PAPER_DAYS * 86400,
+        end=paper_start + paper_days * 86400,
     )
 
 
-def real(path: Path, manifests: Path | None = None) -> Scenario:
+def real(path: Path, manifests: Path | None = None, paper_days: int = PAPER_DAYS) -> Scenario:
     """The manifests of examples/real-bars on the file's own symbols, timeframe and range; its last month is for paper.
 
     Raises:
@@ -128,11 +129,11 @@ def real(path: Path, manifests: Path | None = None) -> Scenario:
     start, end = min(first for first, _ in ranges), max(last for _, last in ranges)
     documents = read(manifests or EXAMPLES / "real-bars")
     gap = Study.parse(_one(documents, "Study")).spec.validation.gap_bars * timeframe.seconds
-    paper_start = end - PAPER_DAYS * 86400
+    paper_start = end - paper_days * 86400
     if paper_start - gap <= start:
         have = (end - start) / 86400
         raise InvalidInput(
-            f"{path}: {have:.1f} days of bars: the last {PAPER_DAYS} are for paper, search needs at least twice that"
+            f"{path}: {have:.1f} days of bars: the last {paper_days} are for paper, search needs at least twice that"
         )
     dataset = _one(documents, "Dataset")
     dataset["spec"] |= {

@@ -218,6 +218,7 @@ class Fitter:
             features=market.features,
             rows=(lo, hi),
             lookback=made.contract.lookback,
+            interval=made.contract.interval,
             config=PPOConfig.from_parameters(made.values),
             sizing=made.sizing,
             barriers=made.barriers,

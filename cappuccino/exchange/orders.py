@@ -86,7 +86,7 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fill:
-    """`fee` in `fee_asset`: base units of a buy, USD of a sale. Value is qty x price exactly."""
+    """`fee` in `fee_asset`: base units of a buy, quote currency of a sale. Value is qty x price exactly."""
 
     execution_id: str
     order_id: str

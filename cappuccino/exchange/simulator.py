@@ -241,7 +241,7 @@ class SimulatedExchange:
                 fee_bps=tier.maker_bps if found.maker else tier.taker_bps,
                 increment=rules.min_trade_increment,
             ),
-            fee_asset=request.symbol.split("/")[0] if request.side == "buy" else "USD",
+            fee_asset=request.symbol.split("/")[0 if request.side == "buy" else 1],
             liquidity="maker" if found.maker else "taker",
             at_us=at_us,
             cumulative_qty=order.filled_qty,

@@ -24,8 +24,6 @@ RECORD_OPERATIONS = frozenset(
         "pin_study",
         "insert_trials",
         "set_trial_state",
-        "insert_evidence",
-        "open_window",
         "record_promotion",
         "halt",
         "resume",

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from cappuccino.api.meta import Condition
 from cappuccino.controllers.conditions import settle, stalled
 from cappuccino.controllers.decision import Decision, Document, Event, Key
+from cappuccino.core import failpoints
 from cappuccino.core.clock import Clock
 from cappuccino.core.errors import Conflict, RetryLater, UserError
 from cappuccino.reconcile.apply import apply
@@ -90,6 +91,7 @@ class Loop:
             return None
         decision = controller.decide(observed, now=self._clock.now(), market_now=self._market_now())
         for action in decision.actions:
+            failpoints.reach("reconcile-write")
             await apply(action, ports)
         if document is not None:
             await self._tell(key, document, decision.status, decision.events)
@@ -98,6 +100,7 @@ class Loop:
     async def _tell(self, key: Key, document: Document, status: Document | None, events: tuple[Event, ...]) -> None:
         uid = document["metadata"]["uid"]
         if status is not None and status != document.get("status"):
+            failpoints.reach("reconcile-write")
             await self._ports.objects.patch_status(key, status, uid=uid)
         for event in events:
             await self._ports.events.emit(key, uid, event, at=self._clock.now())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from typing import Protocol
 
 from cappuccino.search.space import Space
@@ -38,23 +38,22 @@ class NoPruner:
 
 @dataclass(frozen=True, kw_only=True)
 class MedianPruner:
-    """Stops a trial whose mean over its steps so far is below the median of the others' means over the same steps.
+    """Stops a trial whose value at its newest step is below the median of the others' at the same step.
 
-    Means, because a step is a fold: its value says more of the fold than of the trial, so that neither the best nor
-    the newest one is a fair measure. The others are finished trials (failed ones excepted) that reported all those steps;
-    with fewer than `startup_trials` of them nothing is pruned. A tie goes on.
+    A step is a fold, and its value the mean over the folds so far: one fold alone says more of the fold than of the
+    trial. The others are finished trials (failed ones excepted) that reported that step; with fewer than
+    `startup_trials` of them nothing is pruned. A tie goes on.
     """
 
     startup_trials: int = 5
 
     def should_prune(self, history: Sequence[TrialRow], number: int, step: int) -> bool:
         own = next((row for row in history if row.number == number), None)
-        steps = sorted(s for s in own.reports if s <= step) if own else []
-        if own is None or not steps:
+        if own is None or step not in own.reports:
             return False
         others = [
-            fmean(row.reports[s] for s in steps)
+            row.reports[step]
             for row in history
-            if row.number != number and row.state in ("Complete", "Pruned") and all(s in row.reports for s in steps)
+            if row.number != number and row.state in ("Complete", "Pruned") and step in row.reports
         ]
-        return len(others) >= self.startup_trials and fmean(own.reports[s] for s in steps) < median(others)
+        return len(others) >= self.startup_trials and own.reports[step] < median(others)

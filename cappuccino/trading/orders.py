@@ -228,7 +228,7 @@ def observe(order: Order, report: Report) -> Order:
             f"order {order.id} ({order.intent.symbol} {order.intent.side}): {order.state} -> {report.state} "
             f"({report.reason or 'no reason given'}) is not a legal transition; trading stops, compare journal and venue"
         )
-    if order.state in (S.REJECTED, S.DENIED) and cumulative > 0:
+    if state in (S.REJECTED, S.DENIED) and cumulative > 0:
         raise InvariantViolation(f"order {order.id} is {order.state}, yet the venue reports {cumulative} filled; trading stops")
     if (state, venue_order_id, cumulative) == (order.state, order.venue_order_id, order.reported_qty):
         return order

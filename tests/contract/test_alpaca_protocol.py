@@ -407,6 +407,14 @@ def test_bars_come_in_pages_in_ranges_and_newest_first(venue: Served) -> None:
     assert [bar.timestamp.hour for bar in data.get_crypto_bars(asked)["BTC/USD"]] == [3, 4, 5, 6, 7]
     newest = CryptoBarsRequest(symbol_or_symbols="BTC/USD", timeframe=TimeFrame.Hour, sort=Sort.DESC, limit=2, **window)
     assert [bar.timestamp.hour for bar in data.get_crypto_bars(newest)["BTC/USD"]] == [7, 6]
+    backwards: list[str] = []
+    query = {"symbols": "BTC/USD", "timeframe": "1Hour", "start": "2024-01-01 00:00:00", "limit": 50, "sort": "desc"}
+    for _ in range(2):
+        answer = requests.get(url, params=query, timeout=PATIENCE).json()
+        backwards += [bar["t"] for bar in answer["bars"]["BTC/USD"]]
+        query["page_token"] = answer["next_page_token"]
+    assert query["page_token"] is None
+    assert backwards == [bar["t"] for bar in reversed(rows["BTC/USD"])]
 
 
 def test_longer_bars_are_built_from_closed_ones_and_shorter_ones_refused(venue: Served) -> None:
@@ -438,6 +446,7 @@ def test_the_latest_values_are_the_present_tick(venue: Served) -> None:
     assert last["BTC/USD"].timestamp == now - timedelta(hours=1)
     snapshot = data.get_crypto_snapshot(CryptoSnapshotRequest(symbol_or_symbols=both))["BTC/USD"]
     assert (snapshot.daily_bar.timestamp.day, snapshot.previous_daily_bar.timestamp.day) == (3, 2)
+    assert snapshot.daily_bar.close == snapshot.minute_bar.close == last["BTC/USD"].close, "nothing of the bar in progress"
     book = data.get_crypto_latest_orderbook(CryptoLatestOrderbookRequest(symbol_or_symbols="BTC/USD"))["BTC/USD"]
     assert book.bids[0].price == book.asks[0].price == 40_595.5
 

@@ -365,6 +365,22 @@ def test_a_server_ends_when_its_runner_is_killed_and_starts_again_by_the_same_ca
         assert connection.execute("select count(*) from kept").fetchone() == (0,)
 
 
+@pytest.mark.slow
+def test_a_server_starts_again_at_once_at_whatever_point_of_its_end_it_is(tmp_path: Any) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from cappuccino.adapters.postgres.embedded import EmbeddedServer\n"
+        "server = EmbeddedServer(Path(sys.argv[1])); print(server.start(), flush=True); time.sleep(600)"
+    )
+    for pause in (0.0, 0.001, 0.01, 0.02, 0.04, 0.08, 0.12):
+        with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "pg")], stdout=subprocess.PIPE) as runner:
+            assert runner.stdout is not None
+            runner.stdout.readline()
+            runner.kill()
+        threading.Event().wait(pause)
+        with EmbeddedServer(tmp_path / "pg", start_seconds=30) as again, psycopg.connect(again.url()) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+
+
 def test_a_killed_server_comes_back(tmp_path: Any) -> None:
     with EmbeddedServer(tmp_path / "pg") as server:
         pid = int((tmp_path / "pg/data/postmaster.pid").read_text().split()[0])

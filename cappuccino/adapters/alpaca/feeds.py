@@ -12,6 +12,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -67,6 +68,7 @@ class LockstepFeed(_Queued):
         self._headers = _bearer(token)
         self._account = account
         self._socket: ClientConnection | None = None
+        self._connections = ExitStack()
 
     def start(self) -> None:
         """Raises RetryLater: the exchange is away."""
@@ -81,14 +83,9 @@ class LockstepFeed(_Queued):
             answer["until"] = to_epoch(until)
         self._send(answer)
 
-    def leave(self) -> None:
-        """The exchange need not wait for this account any more."""
-        self._send({"leave": self._account})
-
     def close(self) -> None:
         super().close()
-        if self._socket is not None:
-            self._socket.close()
+        self._connections.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
         try:
@@ -99,8 +96,9 @@ class LockstepFeed(_Queued):
 
     def _join(self) -> None:
         try:
-            self._socket = connect(
-                self._url, additional_headers=self._headers, open_timeout=CONNECT_SECONDS, max_size=None, proxy=None
+            self._connections.close()
+            self._socket = self._connections.enter_context(
+                connect(self._url, additional_headers=self._headers, open_timeout=CONNECT_SECONDS, max_size=None, proxy=None)
             )
             self._socket.send(json.dumps({"join": self._account}))
         except (WebSocketException, OSError, TimeoutError) as error:

@@ -116,7 +116,7 @@ class EmbeddedServer:
             self._initialize(binaries)
             if not self._kept():
                 self._spawn(binaries)
-            self._wait_until_ready()
+            self._wait_until_ready(binaries)
         except BaseException:
             os.close(users)
             raise
@@ -245,17 +245,20 @@ class EmbeddedServer:
                 start_new_session=True,  # Ctrl-C is for the runner; the server goes after it
             )
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, binaries: Path) -> None:
         deadline = time.monotonic() + self._start_seconds
         while True:
             try:
                 self._create_database()
                 return
             except psycopg.OperationalError as error:
-                if self._keeper is not None and self._keeper.poll():
+                ended = self._keeper.poll() if self._keeper is not None else 0
+                if ended:
                     raise InvalidInput(f"PostgreSQL did not start in {self._directory}: {self._last_log_line()}") from error
                 if time.monotonic() > deadline:
                     raise RetryLater(f"PostgreSQL in {self._directory} is not ready: {error}") from error
+                if ended == 0 and not self._kept():  # the one that was there has gone meanwhile
+                    self._spawn(binaries)
                 time.sleep(0.02)
 
     def _create_database(self) -> None:

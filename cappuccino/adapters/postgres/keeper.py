@@ -64,9 +64,7 @@ def stop_postmaster(pid: int) -> None:
 def main(arguments: list[str]) -> int:
     directory, command = Path(arguments[0]), arguments[1:]
     keeper = open_lock(directory / "keeper.lock")
-    try:
-        fcntl.flock(keeper, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locked(keeper):
         return 0  # another one is at work
     unused = threading.Event()
 
@@ -79,6 +77,24 @@ def main(arguments: list[str]) -> int:
     orphan = running_postmaster(directory / "data")  # its keeper was killed
     if orphan is not None:
         stop_postmaster(orphan)
+    code = _keep(command, directory / "data", unused)
+    os.close(keeper)  # before users.lock: who gets that one must find no keeper (at exit their order is not defined)
+    return code
+
+
+def _locked(keeper: int) -> bool:
+    """Whoever looks whether there is a keeper holds the lock for an instant."""
+    for _ in range(20):
+        try:
+            fcntl.flock(keeper, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def _keep(command: list[str], data: Path, unused: threading.Event) -> int:
     attempts_left = 0
     while not unused.is_set():
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
@@ -86,7 +102,7 @@ def main(arguments: list[str]) -> int:
             pass
         if server.poll() is None:
             _end(server)
-        elif _was_ready(directory / "data"):  # an accident: it had started well
+        elif _was_ready(data):  # an accident: it had started well
             attempts_left = _PATIENCE
         elif attempts_left == 0:
             return server.returncode or 1

@@ -77,7 +77,7 @@ class PostgresLedger:
     # --- lease --------------------------------------------------------------------------------------
 
     def acquire(self) -> LeaseState:
-        with self._transaction() as connection:
+        with self._connection() as connection:
             row = connection.execute(
                 "select token, halted_reason from account_acquire(%s, %s, %s, %s)",
                 [self._account, self._venue, self._holder, self._lease_seconds],
@@ -88,7 +88,7 @@ class PostgresLedger:
         return LeaseState(held=True, token=row[0], halted_reason=row[1])
 
     def renew(self) -> LeaseState:
-        with self._transaction() as connection:
+        with self._connection() as connection:
             row = connection.execute(
                 "select held, halted_reason from account_renew(%s, %s, %s, %s)",
                 [self._account, self._holder, self._token, self._lease_seconds],
@@ -97,15 +97,15 @@ class PostgresLedger:
         return LeaseState(held=held, token=self._token if held else 0, halted_reason=row[1] if row else None)
 
     def release(self) -> None:
-        with self._transaction() as connection:
+        with self._connection() as connection:
             connection.execute("select account_release(%s, %s, %s)", [self._account, self._holder, self._token])
 
     def halt(self, reason: str) -> None:
-        with self._transaction() as connection:
+        with self._connection() as connection:
             connection.execute("select account_halt(%s, %s, %s)", [self._account, reason, f"trader/{self._trader_uid}"])
 
     def baseline(self, equity_usd: Decimal) -> Decimal:
-        with self._transaction() as connection:
+        with self._connection() as connection:
             row = connection.execute(
                 "select account_baseline(%s, %s, %s, %s)", [self._account, self._holder, self._token, equity_usd]
             ).fetchone()
@@ -197,8 +197,14 @@ class PostgresLedger:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection[tuple[Any, ...]]]:
+        with self._connection() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection[tuple[Any, ...]]]:
+        """In autocommit: one statement is one transaction."""
         try:
-            with away_is_retry(), self._pool.connection() as connection, connection.transaction():
+            with away_is_retry(), self._pool.connection() as connection:
                 yield connection
         except psycopg.Error as error:
             message = (error.diag.message_primary or str(error)).strip()

@@ -243,7 +243,7 @@ def _instant(query: Any, name: str) -> int | None:
 def parse_time(raw: str, name: str) -> int:
     """Microseconds of an RFC 3339 time or a date; without a zone it is UTC. Raises Refused."""
     try:
-        at = datetime.fromisoformat(raw.replace(" ", "+"))  # an unquoted plus arrives as a space
+        at = datetime.fromisoformat(raw[:11].replace(" ", "T") + raw[11:].replace(" ", "+"))  # an unquoted plus is a space
     except ValueError as error:
         raise Refused("invalid", f"{name} {raw!r} is not an RFC 3339 time") from error
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cappuccino.core.errors import InvariantViolation
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.commands import Cancel, Join, OpenAccount
 from cappuccino.exchange.orders import Refused, parse_request
@@ -256,6 +257,31 @@ def test_the_fee_falls_with_the_volume_of_thirty_days_and_rises_again() -> None:
     assert submit(venue, qty="10").events[1].fill.fee == Decimal("0.022"), "100,100 USD were traded"
     advance(venue, 4 * 31)
     assert submit(venue, qty="10").events[1].fill.fee == Decimal("0.025")
+
+
+def test_a_maker_pays_the_makers_fee() -> None:
+    venue = exchange(PATH, charges=terms(fee_tiers=ALPACA_FEE_TIERS))
+    assert submit(venue, qty="1").events[1].fill.fee == Decimal("0.0025")
+    submit(venue, qty="1", limit_price="97")
+    assert advance(venue).events[0].fill.fee == Decimal("0.0015")
+
+
+def test_a_stop_is_not_reached_by_the_stale_price_of_a_halted_symbol() -> None:
+    venue = exchange({"BTC/USD": [(100, 100, 90, 90), None, (100, 100, 100, 100)]})
+    submit(venue, qty="2")
+    advance(venue, 4)
+    stop = submit(venue, side="sell", qty="1", type="stop_limit", stop_price="95", limit_price="94")
+    advance(venue, 4)
+    assert not venue.account("a").order(stop.order.id).triggered
+    assert len(venue.account("a").fills) == 1
+
+
+def test_a_fill_that_would_overdraw_is_an_invariant_violation() -> None:
+    venue = exchange()
+    account = venue.account("a")
+    fill = submit(venue, qty="50").events[1].fill
+    with pytest.raises(InvariantViolation, match="leaves cash"):
+        account.settle(fill)
 
 
 def test_the_average_entry_follows_buys_and_not_sales() -> None:

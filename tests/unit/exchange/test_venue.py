@@ -39,7 +39,11 @@ def test_a_flat_fee_is_the_same_at_any_volume() -> None:
 
 @pytest.mark.parametrize(
     ("side", "qty", "price", "fee"),
-    [("buy", "1.00000015", "100", "0.002500001"), ("sell", "1", "99.9999999", "0.25"), ("sell", "1.5", "100.1", "0.375375")],
+    [
+        ("buy", "1.00000015", "100", "0.002500001"),
+        ("sell", "1", "100.0000001", "0.250000001"),
+        ("sell", "1.5", "100.1", "0.375375"),
+    ],
 )
 def test_the_fee_is_taken_from_what_is_received_and_rounded_up(side: str, qty: str, price: str, fee: str) -> None:
     taken = fee_taken(side=side, qty=Decimal(qty), price=Decimal(price), fee_bps=Decimal(25), increment=Decimal("0.000000001"))

@@ -130,7 +130,9 @@ class Venue:
     ticks: list[Tick] = field(default_factory=list)
 
     @classmethod
-    def over(cls, bars: Bars, *, history: int = 2, capital: str = "10000", terms: Terms | None = None, tick_bps: float = 100) -> Venue:
+    def over(
+        cls, bars: Bars, *, history: int = 2, capital: str = "10000", terms: Terms | None = None, tick_bps: float = 100
+    ) -> Venue:
         exchange = SimulatedExchange(Tape(bars, start=START + HOUR * history, tick_bps=tick_bps), terms or Terms())
         exchange.apply(OpenAccount(name=ACCOUNT, capital_usd=Decimal(capital), key_id="k", secret_key="s"))
         return cls(exchange=exchange)
@@ -470,5 +472,3 @@ class Trader:
         ours = [(f.execution_id, f.symbol, f.side, f.qty, f.price, f.fee) for f in self.ledger.fills.values()]
         theirs = [(f.execution_id, f.symbol, f.side, f.qty, f.price, f.fee) for f in self.venue.account_book.fills]
         return sorted(ours) == sorted(theirs)
-
-

@@ -56,14 +56,19 @@ def write_bars(path: Path, *, bars: int, seed: int = 1, sd: float = 0.008, symbo
     return path
 
 
-def bundle(*, kind: str = "trend", barriers: Barriers | None = None, warmup_bars: int = 30, **parameters: str) -> Bundle:
+def bundle(
+    *,
+    kind: str = "trend",
+    barriers: Barriers | None = None,
+    warmup_bars: int = 30,
+    symbols: tuple[str, ...] = SYMBOLS,
+    **parameters: str,
+) -> Bundle:
     """By default a rule that trades often: it fades the last six bars."""
     rule = {"feature": "return", "feature_bars": "6", "direction": "-1", "enter": "0.004", "exit": "-0.004", **parameters}
     return Bundle(
         kind=kind,  # type: ignore[arg-type]
-        contract=Contract(
-            symbols=SYMBOLS, timeframe=Timeframe(HOUR), features=(FEATURE,), lookback=1, warmup_bars=warmup_bars
-        ),
+        contract=Contract(symbols=symbols, timeframe=Timeframe(HOUR), features=(FEATURE,), lookback=1, warmup_bars=warmup_bars),
         sizing=Sizing(),
         barriers=barriers or Barriers(),
         costs=Costs(),
@@ -114,6 +119,7 @@ class TraderRun:
     artifacts: Path
     digest: str
     account: str = "acc"
+    trader_uid: str = "uid-1"
     spec: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -132,7 +138,8 @@ class TraderRun:
             "CAPPUCCINO_FAILPOINT": failpoint,
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, "-m", "cappuccino.entrypoints.trade", "--account", self.account, "--trader-uid", "uid-1"]
+        command = [sys.executable, "-m", "cappuccino.entrypoints.trade"]
+        command += ["--account", self.account, "--trader-uid", self.trader_uid]
         return subprocess.Popen(
             [*command, "--bundle", self.digest, *arguments],
             env=environment,

@@ -100,7 +100,7 @@ def test_partial_fills_that_end_in_a_cancel_are_counted_once() -> None:
     trader.run()
     assert trader.books_agree()
     assert "CANCELED" in {e.state for e in trader.ledger.events}
-    assert 0 < len(trader.venue.account_book.fills)
+    assert len(trader.venue.account_book.fills) > 0
 
 
 FAULTS: list[Fault | None] = [None, None, answer_lost, request_lost, rate_limited]
@@ -215,9 +215,7 @@ def test_a_halt_stops_entries_at_the_next_bar_and_says_so_in_the_decision() -> N
 
 def test_barriers_go_on_while_halted() -> None:
     prices = {A: [100, 100, 100, 101, 95, 94], B: [100] * 6}
-    trader = Trader(
-        venue=Venue.over(make_bars(prices)), strategy=Script({0: {A: 0.3}}), limits=STOPS, on_halt="hold"
-    )
+    trader = Trader(venue=Venue.over(make_bars(prices)), strategy=Script({0: {A: 0.3}}), limits=STOPS, on_halt="hold")
     trader.venue.on_tick = halted_at(trader, 3)
     trader.run()
     assert [i.reason for i in trader.venue.submissions] == ["target", "stop_loss"]
@@ -339,7 +337,7 @@ def test_the_fenced_out_trader_sends_nothing_more() -> None:
     with pytest.raises(Fenced):
         trader.run()
     sent = len(trader.venue.submissions)
-    assert sent == len([i for i in trader.ledger.intents])
+    assert sent == len(trader.ledger.intents)
 
 
 def test_a_process_that_was_paused_past_its_lease_sends_nothing() -> None:

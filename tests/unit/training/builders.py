@@ -117,6 +117,7 @@ def environment(
     costs: Costs = COSTS,
     rules: Mapping[str, AssetRules] | None = None,
     barriers: Barriers = Barriers(),  # noqa: B008 - frozen
+    max_weight: float = 0.30,
     features: npt.NDArray[np.float64] | None = None,
     lookback: int = 1,
     seed: int = 0,
@@ -140,7 +141,7 @@ def environment(
         market,
         rows=rows,
         num_envs=num_envs,
-        sizing=Sizing(),
+        sizing=Sizing(max_weight=max_weight),
         barriers=barriers,
         capital_usd=capital_usd,
         generator=torch.Generator().manual_seed(seed),

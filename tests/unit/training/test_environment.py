@@ -19,22 +19,23 @@ FREE = Costs(fee_bps=0, slippage_bps=0)
 
 @pytest.mark.parametrize("interval", [1, 4])
 @pytest.mark.parametrize("barriers", [Barriers(), Barriers.off(), EVERY_BARRIER], ids=["usual", "off", "every"])
-@pytest.mark.parametrize(("seed", "sd", "capital"), [(0, 0.004, 10_000), (1, 0.03, 10_000), (2, 0.1, 200), (3, 0.02, 45)])
+@pytest.mark.parametrize(
+    ("seed", "sd", "capital", "max_weight"),  # at 60 % each, three assets ask for more cash than there is
+    [(0, 0.004, 10_000, 0.3), (1, 0.03, 10_000, 0.3), (2, 0.1, 200, 0.3), (3, 0.02, 45, 0.3), (4, 0.02, 45, 0.6)],
+)
 def test_environments_and_the_oracle_agree_step_for_step(
-    seed: int, sd: float, capital: float, barriers: Barriers, interval: int
+    seed: int, sd: float, capital: float, max_weight: float, barriers: Barriers, interval: int
 ) -> None:
     bars = random_bars(seed=seed, sd=sd, missing=0.08, bars=200)
     rules = venue(min_notional="1") if seed % 2 else venue()
     starts = [1, 2, 17, 30]
-    low_prices = np.minimum(bars.high.max(0), 1e9)  # the capital must clear minimums at the highest price
-    capital = max(
-        capital, 1.1 * max(float(rules[s].min_order_size) * p for s, p in zip(SYMBOLS, low_prices, strict=True)) / 0.3
-    )
-    env = environment(
-        bars, num_envs=4, t=starts, capital_usd=capital, rules=rules, barriers=barriers, interval=interval, episode_bars=160
-    )
-    env.episode_steps = 10**6
-    oracles = [Oracle(bars, t=t, capital=capital, costs=COSTS, rules=rules, barriers=barriers) for t in starts]
+    market = {"costs": COSTS, "rules": rules, "barriers": barriers, "max_weight": max_weight}
+    # Close to the least capital that is accepted, minimums matter.
+    least = max(float(rules[s].min_order_size) * high for s, high in zip(SYMBOLS, bars.high.max(0), strict=True))
+    capital = max(capital, 1.1 * least / max_weight)
+    env = environment(bars, num_envs=4, t=starts, capital_usd=capital, interval=interval, episode_bars=160, **market)
+    env.episode_steps = 10**6  # resets in this test come from ruin alone
+    oracles = [Oracle(bars, t=t, capital=capital, **market) for t in starts]
     rng = np.random.default_rng(seed)
     for number in range(160 // interval):
         action = rng.uniform(-1.2, 1.2, (4, 3))
@@ -48,12 +49,10 @@ def test_environments_and_the_oracle_agree_step_for_step(
             assert float(step.reward_B[b]) == pytest.approx(reward, abs=1e-9)
             assert bool(step.terminated_B[b]) == ruined
             if ruined:  # begins anew, as the environment does
-                t = int(env.accounts.t_B[b])
-                oracles[b] = Oracle(bars, t=t, capital=capital, costs=COSTS, rules=rules, barriers=barriers)
+                oracles[b] = Oracle(bars, t=int(env.accounts.t_B[b]), capital=capital, **market)
         if int(env.accounts.t_B.max()) + interval >= len(bars):
             break
-    fills = int(env.take_counters().fills.sum())
-    assert fills > 40
+    assert int(env.take_counters().fills.sum()) > 40
 
 
 @settings(max_examples=20, deadline=None)
@@ -184,9 +183,9 @@ def test_a_stop_is_observed_and_not_bought_back_before_the_next_decision() -> No
 
 def test_ruin_terminates_and_a_full_episode_truncates() -> None:
     fall = np.array([100.0] * 3 + [100.0 * 0.05**n for n in range(1, 4)])[:, None]
-    env = environment(make_bars(close=fall, symbols=("ETH/USD",)), t=[0], barriers=Barriers.off(), episode_bars=4)
-    env.sizing = type(env.sizing)(max_weight=1.0)
-    env.begin(torch.tensor([0]))
+    env = environment(
+        make_bars(close=fall, symbols=("ETH/USD",)), t=[0], barriers=Barriers.off(), episode_bars=4, max_weight=1.0
+    )
     flags = []
     for _ in range(3):
         step = env.step(torch.ones(1, 1))

@@ -1,0 +1,137 @@
+"""From targets to reviewed orders."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from cappuccino.core.timeframe import Timeframe
+from cappuccino.exchange.venue import AssetRules
+from cappuccino.risk.barriers import Barriers
+from cappuccino.risk.limits import Limits
+from cappuccino.risk.positions import NEVER, Watch
+from cappuccino.risk.sizing import Sizing
+from cappuccino.strategies.interface import Contract, Target
+from cappuccino.trading.book import Book, apply
+from cappuccino.trading.planning import Planned, fit_buys, plan_orders, scale_of, view_of
+
+from .test_book import AT, a_fill
+
+D = Decimal
+A, B = "AAA/USD", "BBB/USD"
+CONTRACT = Contract(symbols=(A, B), timeframe=Timeframe(3600), features=(), lookback=1, warmup_bars=1)
+RULES = {
+    s: AssetRules(symbol=s, min_order_size=D("0.01"), min_trade_increment=D("0.000001"), price_increment=D("0.01"))
+    for s in (A, B)
+}
+
+
+def holding(qty: str = "5", price: str = "100") -> Book:
+    book = Book(cash=D(1000), smallest={s: r.min_order_size for s, r in RULES.items()})
+    return apply(book, a_fill("buy", qty, price, symbol=A)) if qty != "0" else book
+
+
+def planned(targets: dict[str, float], book: Book, *, close: tuple[float, float] = (100.0, 10.0), **options: object) -> Planned:
+    limits = options.pop("limits", Limits())
+    sizing = Sizing()
+    view = view_of(
+        CONTRACT,
+        at=AT,
+        features=np.zeros((2, 1, 0)),
+        close=np.array(close),
+        tradable=np.array(options.pop("tradable", (True, True))),
+        book=book,
+        watches={},
+        since_stop={},
+        scale=scale_of(limits, sizing),  # type: ignore[arg-type]
+    )
+    arguments = {"mode": "active", "orders_last_hour": 0, "prices": {A: D(str(close[0])), B: D(str(close[1]))}, **options}
+    return plan_orders(
+        [Target(symbol=s, weight=w) for s, w in targets.items()],
+        view,
+        symbols=(A, B),
+        book=book,
+        rules=RULES,
+        sizing=sizing,
+        limits=limits,  # type: ignore[arg-type]
+        **arguments,  # type: ignore[arg-type]
+    )
+
+
+def test_a_target_becomes_a_buy_of_its_weight_of_equity() -> None:
+    assert planned({B: 0.3}, holding("0")).buys == {B: D(300)}
+
+
+def test_closing_sells_exactly_what_is_held() -> None:
+    book = apply(holding("0"), a_fill("buy", "2.1234567", "100", fee="0.0000009", symbol=A))
+    assert planned({A: 0.0}, book).sells == {A: D("2.123455")}  # floored to the increment
+
+
+def test_absence_means_hold_and_so_does_a_missing_bar() -> None:
+    assert planned({}, holding()) == Planned(sells={}, buys={}, refusals=())
+    assert planned({A: 0.0, B: 0.3}, holding(), tradable=(False, False)) == Planned(sells={}, buys={}, refusals=())
+
+
+def test_a_price_far_from_the_close_is_refused_with_its_numbers() -> None:
+    found = planned({B: 0.3}, holding("0"), prices={B: D(30)})
+    assert found.buys == {}
+    (refusal,) = found.refusals
+    assert (refusal["rule"], refusal["symbol"], refusal["numbers"]["price"]) == ("price", B, "30")
+
+
+def test_a_symbol_without_a_price_is_not_bought() -> None:
+    assert planned({B: 0.3}, holding("0"), prices={}).buys == {}
+
+
+def test_halted_refuses_all_that_is_not_protective() -> None:
+    found = planned({A: 0.0, B: 0.3}, holding(), mode="halted")
+    assert (found.sells, found.buys) == ({}, {})
+    assert [r["rule"] for r in found.refusals] == ["halted", "halted"]
+
+
+def test_a_lower_limit_scales_targets_and_unscales_the_view_and_never_clips() -> None:
+    limits = Limits(max_weight=0.10)
+    assert planned({B: 0.3}, holding("0"), limits=limits).buys == {B: D(100)}
+    assert planned({B: 0.15}, holding("0"), limits=limits).buys == {B: D(50)}
+    view = view_of(
+        CONTRACT,
+        at=AT,
+        features=np.zeros((2, 1, 0)),
+        close=np.array([100.0, 10.0]),
+        tradable=np.array([True, True]),
+        book=holding("1"),
+        watches={},
+        since_stop={},
+        scale=scale_of(limits, Sizing()),
+    )
+    assert view.weights[0] == pytest.approx(0.3)
+    assert view.cash_weight == pytest.approx(0.7)
+
+
+def test_the_view_shows_entry_bars_and_stops() -> None:
+    watch = Watch(symbol=A, position_id="p", entry=80.0, peak=110.0, bars_held=3, barriers=Barriers())
+    view = view_of(
+        CONTRACT,
+        at=AT,
+        features=np.zeros((2, 1, 0)),
+        close=np.array([100.0, 10.0]),
+        tradable=np.array([True, True]),
+        book=holding(),
+        watches={A: watch},
+        since_stop={B: 4},
+        scale=1.0,
+    )
+    assert view.entry_return.tolist() == [0.25, 0.0]
+    assert view.bars_held.tolist() == [3, 0]
+    assert view.bars_since_stop.tolist() == [NEVER, 4]
+    assert view.cash_weight == pytest.approx(0.5)
+
+
+def test_buys_shrink_by_one_factor_to_the_cash_less_the_buffer() -> None:
+    closes = {A: D(100), B: D(10)}
+    fitted = fit_buys({A: D(300), B: D(100)}, cash=D(200), closes=closes, rules=RULES, sizing=Sizing())
+    assert fitted == {A: D("148.5"), B: D("49.5")}
+    assert fit_buys({A: D(300)}, cash=D(1000), closes=closes, rules=RULES, sizing=Sizing()) == {A: D(300)}
+    assert fit_buys({A: D(300)}, cash=D("0.5"), closes=closes, rules=RULES, sizing=Sizing()) == {}

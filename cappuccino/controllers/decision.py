@@ -33,8 +33,8 @@ class Workload:
     """A process to run. `arguments` follow the program's name: ("train", "--study-uid", ...).
 
     Exit code 0 is success and 2, 3 and 70 are final (core/errors.py); after anything else it runs again, with exponential
-    back-off. finite: at most `retries` times, where 143 (preemption) and 75 (a dependency is away) never count, and each
-    attempt within `timeout_seconds`, exceeding which is final. continuous: for as long as it takes.
+    back-off; 143 (preemption) and 75 (a dependency is away) never count as failures. finite: at most `retries` failures,
+    and each attempt within `timeout_seconds`, exceeding which is final. continuous: for as long as it takes.
     `keys` are the objects it serves: trials can be packed, portfolios share a pod.
     """
 

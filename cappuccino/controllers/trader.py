@@ -11,7 +11,7 @@ deleted ──▶ workload stopped ──▶ flattened, or held, by onDelete ─
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cappuccino.api.meta import Condition
@@ -43,17 +43,17 @@ class Observed:
     account: AccountRow | None = None
     activity: AccountActivity | None = None
     workload: WorkloadStatus | None = None
-    flatten: WorkloadStatus | None = None
+    farewell: WorkloadStatus | None = None
 
 
-def flatten_name(key: Key) -> str:
-    return f"{key.name}-flatten"
+def farewell_name(key: Key) -> str:
+    return f"{key.name}-farewell"
 
 
 def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001
     trader, run = observed.trader, observed.workload
     if trader is None:
-        runs = [(run, observed.key.name), (observed.flatten, flatten_name(observed.key))]
+        runs = [(run, observed.key.name), (observed.farewell, farewell_name(observed.key))]
         return Decision(actions=tuple(StopWorkload(name=name) for status, name in runs if status))
     if trader.metadata.deletion_timestamp:
         return _end(observed, trader, now)
@@ -92,16 +92,22 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     return _status(observed, trader, (true("Ready", "Trading", "it may trade"),), now, actions, halted)
 
 
-def workload(trader: Trader, key: Key, *, flatten: bool = False) -> Workload:
+def workload(trader: Trader, key: Key) -> Workload:
     spec = trader.spec
-    arguments = ["trade", "--account", spec.account, "--trader-uid", trader.uid, "--bundle", spec.bundle_digest]
     return Workload(
-        name=flatten_name(key) if flatten else key.name,
-        kind="finite" if flatten else "continuous",
-        arguments=(*arguments, "--flatten") if flatten else tuple(arguments),
+        name=key.name,
+        kind="continuous",
+        arguments=("trade", "--account", spec.account, "--trader-uid", trader.uid, "--bundle", spec.bundle_digest),
         keys=(key,),
         environment={"CAPPUCCINO_SPEC": json.dumps(spec.to_json())},
     )
+
+
+def farewell(trader: Trader, key: Key) -> Workload:
+    """The last process on the account: sells everything, or leaves the positions as they are, by `onDelete`."""
+    trading = workload(trader, key)
+    how = "--flatten" if trader.spec.on_delete == "flatten" and trader.spec.mode != "shadow" else "--release"
+    return replace(trading, name=farewell_name(key), kind="finite", arguments=(*trading.arguments, how))
 
 
 def _end(observed: Observed, trader: Trader, now: datetime) -> Decision:
@@ -110,20 +116,19 @@ def _end(observed: Observed, trader: Trader, now: datetime) -> Decision:
     rest = tuple(name for name in trader.metadata.finalizers if name != FINALIZER)
     release = PatchMetadata(key=observed.key, uid=trader.uid, finalizers=rest)
     stop: list[Action] = [StopWorkload(name=observed.key.name)] if observed.workload else []
-    if trader.spec.on_delete == "hold" or trader.spec.mode == "shadow" or observed.account is None:
+    if observed.account is None:
         return Decision(actions=(*stop, release))
-    run = observed.flatten
+    run = observed.farewell
+    leaving = false("Ready", "Leaving", f"deleted: it leaves its account by onDelete {trader.spec.on_delete}")
     if run is None:
-        start = StartWorkload(workload=workload(trader, observed.key, flatten=True))
-        return _status(
-            observed, trader, (false("Ready", "Flattening", "deleted: positions are sold"),), now, [*stop, start], None
-        )
+        start = StartWorkload(workload=farewell(trader, observed.key))
+        return _status(observed, trader, (leaving,), now, [*stop, start], None)
     if run.state == "Succeeded":
-        return Decision(actions=(*stop, StopWorkload(name=flatten_name(observed.key)), release))
+        return Decision(actions=(*stop, StopWorkload(name=farewell_name(observed.key)), release))
     if run.state == "Failed":
-        message = f"deleted, but flattening failed: {_message(run)}; mend it, or set onDelete: hold to let go"
-        return _status(observed, trader, stalled("FlattenFailed", message), now, stop, None)
-    return _status(observed, trader, (false("Ready", "Flattening", "deleted: positions are sold"),), now, stop, None)
+        message = f"deleted, but it could not leave: {_message(run)}; mend it, or remove the finalizer {FINALIZER} by hand"
+        return _status(observed, trader, stalled("LeavingFailed", message), now, stop, None)
+    return _status(observed, trader, (leaving,), now, stop, None)
 
 
 def _message(run: WorkloadStatus) -> str:

@@ -1,7 +1,7 @@
 """Named places where a test may kill the process, as SIGKILL does: no cleanup, no flush.
 
 `CAPPUCCINO_FAILPOINT=name` dies at the first visit of that place, `name:3` at the third. Unset, a visit
-costs one comparison. The names are part of the kill matrix in tests/contract/test_ledger.py.
+costs one comparison. The names are part of the kill matrix in tests/unit/trading/test_kills.py.
 """
 
 from __future__ import annotations

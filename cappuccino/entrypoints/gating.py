@@ -20,6 +20,7 @@ from cappuccino.bundle.strategy import strategy_of
 from cappuccino.controllers.deployment import BASELINE, VERDICT
 from cappuccino.controllers.rows import Evidence as EvidenceRow
 from cappuccino.controllers.rows import StudyRow
+from cappuccino.core import failpoints
 from cappuccino.core.blobs import Blobs
 from cappuccino.core.clock import to_epoch
 from cappuccino.core.errors import NotFound
@@ -70,11 +71,11 @@ async def run_gates(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> No
             limits = deployment.gates.overfitting
             candidate.evidence.append(gates.overfitting_dsr(candidate.returns(), rivals, year, min_dsr=limits.min_dsr))
             candidate.evidence.append(gates.overfitting_pbo(matrix, max_pbo=limits.max_pbo))
-    rows = [
-        *_verdict_rows(candidates, deployment, study, uid=uid),
-        *_baseline_rows(blobs, candidates, deployment, study, uid=uid),
-    ]
+    rows = [_row(candidate.digest, item, study, uid) for candidate in candidates for item in candidate.evidence]
+    rows += _baseline_rows(blobs, candidates, deployment, study, uid=uid)
+    rows += _verdict_rows(candidates, deployment, study, uid=uid)  # last: what the controller waits for
     for row in rows:
+        failpoints.reach("evidence-write")
         await record.insert_evidence(evidence=row)
 
 
@@ -122,7 +123,8 @@ async def _open_window(
             bars_per_year=run.bars_per_year,
             claimed_sharpe=candidate.objective,
         )
-        measures.append(window_gate.measure_window(facts, thresholds, seed=seed_of(key, candidate.digest)))
+        seed = seed_of(key, candidate.rank)  # nothing in it that another run of the same manifests would change
+        measures.append(window_gate.measure_window(facts, thresholds, seed=seed))
     if measures:
         for candidate, verdict_ in zip(
             finalists, window_gate.judge_window(measures, thresholds, openings=openings), strict=True
@@ -193,10 +195,8 @@ def _search_matrix(trials: Sequence[TrialRow]) -> npt.NDArray[np.float64]:
 def _verdict_rows(
     candidates: Sequence[Candidate], deployment: DeploymentSpec, study: StudyRow, *, uid: str
 ) -> list[EvidenceRow]:
-    """Every gate's evidence, then each candidate's verdict: observers are taken by rank while there is room."""
+    """Each candidate's verdict: observers are taken by rank while there is room."""
     rows, observers = [], 0
-    for candidate in candidates:
-        rows += [_row(candidate.digest, item, study, uid) for item in candidate.evidence]
     for candidate in candidates:
         answer = verdict(candidate.evidence)
         role = {Verdict.PASSED: "candidate", Verdict.REFUSED: None, Verdict.OBSERVER: None}[answer]

@@ -132,7 +132,7 @@ def fills_of(account: AccountRecord) -> list[Fill]:
 
 def _fidelity(account: AccountRecord, bundle: Bundle) -> float | None:
     """How near decision orders filled to the modelled price: the quote of that instant moved by the bundle's slippage."""
-    quotes = {intent["client_order_id"]: intent.get("quote_price") for intent in account.intents}
+    quotes = {intent["client_order_id"]: intent["quote_price"] for intent in account.intents}
     filled, modelled = [], []
     for row in account.fills:
         quote = quotes.get(row["client_order_id"])

@@ -1,6 +1,6 @@
 """`trade`: one Trader, one process, one account.
 
-    python -m cappuccino.entrypoints.trade --account NAME --trader-uid UID --bundle DIGEST [--flatten]
+    python -m cappuccino.entrypoints.trade --account NAME --trader-uid UID --bundle DIGEST [--flatten | --release]
 
 What it may do is the Trader's spec, as JSON in CAPPUCCINO_SPEC (a Trader manifest's `spec`). The rest of the
 environment: CAPPUCCINO_DATABASE_URL, CAPPUCCINO_ARTIFACTS_URL, CAPPUCCINO_EXCHANGE_URL (venue.url replaces it),
@@ -39,7 +39,7 @@ from cappuccino.api.trader import RiskLimits, TraderSpec
 from cappuccino.bundle import Bundle, fetch_local, strategy_of
 from cappuccino.core import lifeline
 from cappuccino.core.clock import SystemClock
-from cappuccino.core.errors import CappuccinoError, InvalidInput, InvariantViolation, RetryLater
+from cappuccino.core.errors import CappuccinoError, IntegrityError, InvalidInput, InvariantViolation, RetryLater, UserError
 from cappuccino.core.money import dec
 from cappuccino.entrypoints.health_server import HealthServer
 from cappuccino.entrypoints.settings import EXCHANGE_URL, WorkerSettings, required
@@ -71,6 +71,7 @@ class TradeSettings:
     database_url: str
     artifacts_url: str
     flatten: bool = False
+    release: bool = False
     health_host: str = "127.0.0.1"
     health_port: int = 0
     lease_seconds: float = LEASE_SECONDS
@@ -109,6 +110,10 @@ def trade(settings: TradeSettings) -> int:
         raise InvalidInput(
             f"trader {settings.trader_uid}: mode live needs a promotion, which this version cannot give: use paper or shadow"
         )
+    if settings.release:
+        if spec.venue.kind == "simulated":
+            leave(spec.venue.url or required(EXCHANGE_URL), settings.account, token=os.environ.get(TOKEN, ""))
+        return 0
     bundle = fetch_local(open_blobs(settings.artifacts_url), settings.bundle_digest, settings.bundle_folder)
     metrics = TraderMetrics()
     bar_seconds = bundle.contract.timeframe.seconds
@@ -175,14 +180,27 @@ def _run(settings: TradeSettings, session: Session, ledger: PostgresLedger, leas
             ledger.halt(f"invariant violation: {error}")
         except RetryLater:
             get_logger("trade").error("halt_not_recorded", reason=str(error))
+        _leave(settings, venue)
         raise
     except RetryLater:
         if terminated.is_set():
             return SIGTERM_CODE
         raise
+    except (UserError, IntegrityError):
+        _leave(settings, venue)
+        raise
     finally:
         venue.feed.close()
         lease.close(release=release)
+
+
+def _leave(settings: TradeSettings, venue: Venue) -> None:
+    """A trader that waits for a person must not hold up a simulated market."""
+    if venue.url is not None:
+        try:
+            leave(venue.url, settings.account, token=os.environ.get(TOKEN, ""))
+        except RetryLater as error:
+            get_logger("trade").warning("not_left", error=str(error))
 
 
 def limits_of(risk: RiskLimits) -> Limits:
@@ -246,6 +264,7 @@ def _settings(options: argparse.Namespace, environment: Mapping[str, str] = os.e
         database_url=worker.database_url,
         artifacts_url=worker.artifacts_url,
         flatten=options.flatten,
+        release=options.release,
         health_host=options.health_host,
         health_port=options.health_port,
         lease_seconds=options.lease_seconds,
@@ -266,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--trader-uid", required=True, help="who holds the account's lease")
     add("--bundle", required=True, help="digest of what is traded")
     add("--flatten", action="store_true", help="sell everything and end")
+    add("--release", action="store_true", help="leave the venue's lockstep with the positions as they are, and end")
     add("--health-host", default="127.0.0.1")
     add("--health-port", type=int, default=0, help="of /healthz and /metrics; 0: any free one, which the log tells")
     add("--lease-seconds", type=float, default=LEASE_SECONDS)

@@ -79,6 +79,7 @@ def run_trial(
     """One trial to its result, which is stored; a trial that has one already is left as it is."""
     study, row = journal.study(study_uid), journal.trial(study_uid, number)
     if row.result is not None:
+        forget(blobs, row)
         return row.result
     began = SystemClock().now()
     clock = time.monotonic()
@@ -100,7 +101,9 @@ def run_trial(
             save(blobs, bundle)
     except UserError as error:  # the trial itself is at fault: that is its result
         result = TrialResult(succeeded=False, reason=str(error), record={"error": type(error).__name__})
-        return journal.finish(study_uid, number, result)
+        stored = journal.finish(study_uid, number, result)
+        forget(blobs, row)
+        return stored
     record = dict(outcome.record) | {
         "study_uid": study_uid,
         "number": number,
@@ -123,7 +126,7 @@ def run_trial(
         record=record,
     )
     stored = journal.finish(study_uid, number, result)
-    fitter.forget()
+    forget(blobs, row)
     return stored
 
 
@@ -144,6 +147,16 @@ def dev_of(market: Prepared, spec: StudySpec, *, gate_starts_at: int, lookback: 
     return Dev(lo=lo, hi=hi, gap=gap, folds=shifted)
 
 
+def checkpoint_prefix(row: TrialRow) -> str:
+    return f"checkpoints/{row.study_uid}/{row.number:05d}"
+
+
+def forget(blobs: Blobs, row: TrialRow) -> None:
+    """Remove the trial's checkpoints: its result is stored."""
+    for key in blobs.keys(checkpoint_prefix(row)):  # noqa: SIM118 - a store, not a dictionary
+        blobs.delete(key)
+
+
 class Fitter:
     """Fits a trial's strategy on rows of its market; a policy through checkpoints, a rule by reading its parameters."""
 
@@ -159,7 +172,7 @@ class Fitter:
         self.made, self.market, self.row = made, market, row
         self.fits: list[Mapping[str, Any]] = []
         self._blobs, self._seconds, self._should_stop = blobs, checkpoint_seconds, should_stop
-        self._prefix = f"checkpoints/{row.study_uid}/{row.number:05d}"
+        self._prefix = checkpoint_prefix(row)
 
     def strategy(self, name: str, lo: int, hi: int) -> Strategy:
         """The strategy fitted on rows lo <= t < hi; `name` tells the fit apart (fold-0, refit)."""
@@ -180,11 +193,6 @@ class Fitter:
         files = {file: self._blobs.get(key) for file, key in keys.items()}
         self.fits.append({"name": name, "rows": [lo, hi], **json.loads(files["fit.json"])})
         return files
-
-    def forget(self) -> None:
-        """Remove the trial's checkpoints: its result is stored."""
-        for key in self._blobs.keys(self._prefix):
-            self._blobs.delete(key)
 
     def _train(self, name: str, lo: int, hi: int) -> dict[str, bytes]:
         import torch

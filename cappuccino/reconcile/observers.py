@@ -177,7 +177,7 @@ class TraderController:
             account=await record.account(account) if found else None,
             activity=(await record.activity([account])).get(account) if found else None,
             workload=await workloads.observe(key.name),
-            flatten=await workloads.observe(trader.flatten_name(key)),
+            farewell=await workloads.observe(trader.farewell_name(key)),
         )
 
     def decide(self, observed: trader.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:

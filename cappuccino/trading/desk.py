@@ -7,8 +7,8 @@ Rules:
 - An order whose outcome is UNKNOWN is resolved by client order id before anything else is sent. Absent at the venue
   it is sent again under its old id if it is still wanted (the venue refuses a second one), else canceled.
 - An order is settled when it is terminal and its executions add up; what the stream did not tell is fetched.
-- A fill enters the book with its fee. Streams do not say it: the venue is asked once per batch, and where it has not
-  posted one the schedule is charged.
+- A fill enters the book with its fee. Streams do not say it: a venue that posts fees with fills is asked once per batch,
+  elsewhere the schedule is charged.
 - Order events and fills are written in batches, by `flush`: what is lost with the process is read again from the venue.
 """
 
@@ -46,7 +46,7 @@ from cappuccino.trading.ports import (
 
 POLL_SECONDS = (0.05, 2.0)  # first and longest pause between two looks at the venue
 PATIENCE_SECONDS = 5.0  # then what is still open is canceled
-UNANSWERED_SECONDS = 120.0  # a venue that does not answer for so long ends the process; a restart goes on
+SETTLE_SECONDS = 120.0  # then the process ends, and the next one goes on from the journal
 _LOOK_BACK = timedelta(seconds=2)
 _DUPLICATE = "duplicate"
 
@@ -67,7 +67,9 @@ class Desk:
         fees: FeeSchedule,
         metrics: TraderMetrics,
         monotonic: Callable[[], float],
+        ask_for_fees: bool = True,
     ) -> None:
+        """`ask_for_fees`: the venue posts a fill's fee with the fill, though the stream does not say it."""
         self.broker = broker
         self.orders: dict[str, Order] = {}
         self.quotes: dict[str, Quote] = {}
@@ -81,6 +83,7 @@ class Desk:
         self._unsettled: set[str] = set()
         self._ledger, self._feed, self._lease = ledger, feed, lease
         self._fees, self._metrics, self._monotonic = fees, metrics, monotonic
+        self._ask_for_fees = ask_for_fees
         self.recent_fills: deque[Fill] = deque(maxlen=1000)
         self.sent_at: deque[datetime] = deque(maxlen=1000)  # market times of what was sent, oldest first
         self._known: set[str] = set()
@@ -148,10 +151,13 @@ class Desk:
         self._set(observe(order, Report(state=OrderState.CANCELED, at=at, reason=reason)), at)
 
     def _journal(self, intents: Sequence[Intent], state: Json) -> None:
+        protective = all(i.is_exit for i in intents) and self._lease.alive
         try:
+            if protective and self._lease.database_away:
+                raise RetryLater("the database did not answer the lease's last renewal")  # an exit does not wait for it
             self._ledger.journal(intents, state=state)
         except RetryLater:
-            if not (all(i.is_exit for i in intents) and self._lease.alive):
+            if not protective:
                 raise
             log.warning("journal_away_exit_sent_first", orders=[i.client_order_id for i in intents])
             self._unjournalled.extend(intents)
@@ -184,33 +190,38 @@ class Desk:
         """Return when these orders are settled (or, with `until_known`, no longer UNKNOWN).
 
         Raises:
-            RetryLater: the venue did not answer for UNANSWERED_SECONDS, or it is away and we are asked to stop.
+            RetryLater: they are not after SETTLE_SECONDS, or the venue is away and we are asked to stop.
         """
-        started = answered = self._monotonic()
-        pause, look_at, canceled = POLL_SECONDS[0], started + POLL_SECONDS[0], False
-        if any(self.orders[i].state is OrderState.UNKNOWN for i in ids):
-            look_at = started
+        started = self._monotonic()
+        pause, canceled = POLL_SECONDS[0], False
+        unknown = any(self.orders[i].state is OrderState.UNKNOWN for i in ids)
+        look_at = started if unknown else started + pause
         while True:
-            pending = [self.orders[i] for i in ids if not self._done(self.orders[i], until_known)]
+            pending = [i for i in ids if not self._done(self.orders[i], until_known)]
             if not pending and (until_known or not self._uncharged):
                 return
             now = self._monotonic()
             if pending and now < look_at:
                 self.pump(look_at - now)
                 continue
+            if now - started > SETTLE_SECONDS:
+                told = (
+                    ", ".join(f"{i} is {self.orders[i].state}" for i in pending) or f"{len(self._uncharged)} fills have no fee"
+                )
+                raise RetryLater(f"the venue does not bring orders to their end: {told}")
             try:
-                for order in pending:
-                    self._look(self.orders[order.id])
+                for order_id in pending:
+                    self._look(self.orders[order_id])
                 if self._uncharged:
                     self._charge()
                 if now - started > PATIENCE_SECONDS and not canceled:
                     canceled = True
-                    self._cancel(pending)
-                answered = self._monotonic()
+                    self._cancel(self.orders[i] for i in pending)
             except RetryLater as error:
                 log.warning("venue_away", pending=len(pending), error=str(error))
-                if self._monotonic() - answered > UNANSWERED_SECONDS or self.stop_requested() is not None:
+                if self.stop_requested() is not None:
                     raise
+                self.pump(pause)
             pause = min(pause * 2, POLL_SECONDS[1])
             look_at = self._monotonic() + pause
 
@@ -310,7 +321,7 @@ class Desk:
             self._set(after, execution.at)
         if execution.execution_id in self._known:
             return
-        if charged or execution.fee is not None:
+        if charged or execution.fee is not None or not self._ask_for_fees:
             self._uncharged.pop(execution.execution_id, None)
             self._enter(order, execution)
         else:
@@ -320,11 +331,11 @@ class Desk:
         """Ask for the fees of executions that the stream told, and enter them, oldest first."""
         oldest = min(execution.at for _, execution in self._uncharged.values())
         told = {f.execution.execution_id: f.execution for f in self.broker.fills_since(oldest - _LOOK_BACK)}
-        for execution_id, (order_id, execution) in sorted(self._uncharged.items(), key=lambda item: item[1][1].at):
+        for execution_id, (order_id, _) in sorted(self._uncharged.items(), key=lambda item: item[1][1].at):
             if execution_id in told:
                 self._execute(self.orders[order_id], told[execution_id], charged=True)
             else:
-                log.warning("fill_not_in_activities", execution=execution_id, order=order_id, qty=str(execution.qty))
+                raise RetryLater(f"execution {execution_id} of order {order_id} is not among the venue's activities yet")
 
     def _enter(self, order: Order, execution: Execution) -> None:
         intent = order.intent

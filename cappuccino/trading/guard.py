@@ -31,7 +31,8 @@ class Guard:
         self._saved = float("-inf")
 
     def look(self, symbols: Collection[str]) -> None:
-        """Let the barriers look at the newest quotes of `symbols`. Raises RetryLater when a peak cannot be saved."""
+        """Let the barriers look at the newest quotes of `symbols`. Raises RetryLater when a peak cannot be saved; while the
+        database is known to be away it is not tried."""
         at, moved = self._in, False
         for symbol in sorted(at.state.watches.keys() & set(symbols)):
             before = at.state.watches[symbol]
@@ -42,7 +43,7 @@ class Guard:
                 self.exit(watch, reason)
         if symbols:
             self.check_drawdown(at.marked())
-        if moved and at.monotonic() - self._saved >= self._save_every:
+        if moved and at.monotonic() - self._saved >= self._save_every and not at.lease.database_away:
             self._saved = at.monotonic()
             at.ledger.save(at.state.to_json())
 
@@ -78,14 +79,17 @@ class Guard:
             reason=reason,
             created_at=at.now,
             qty=qty,
+            quote_price=price,
         )
         log.info("exit", symbol=symbol, reason=reason, qty=str(qty), price=str(price), attempt=attempt)
         at.desk.send([intent], state=at.state.to_json())
         at.metrics.exited(reason)
         try:
-            at.record()
+            if not at.lease.database_away:
+                at.record()
         except RetryLater:
             log.warning("exit_not_recorded_yet", order=intent.client_order_id)
+        at.sync()
 
     def flatten(self) -> None:
         """Sell every position."""

@@ -141,7 +141,8 @@ def state_of(status: str, *, event: str | None = None) -> OrderState:
 @dataclass(frozen=True, kw_only=True)
 class Intent:
     """What we mean to send. Exactly one of `qty` (base units) and `notional` (quote currency) is set. Market orders are
-    immediate-or-cancel: nothing of ours rests at the venue beyond its instant, so a decision cannot fill late."""
+    immediate-or-cancel: nothing of ours rests at the venue beyond its instant, so a decision cannot fill late.
+    `quote_price` is the venue's mid at that moment, where one is known: what the fill is measured against."""
 
     client_order_id: str
     account: str
@@ -156,6 +157,7 @@ class Intent:
     type: Literal["market", "limit"] = "market"
     time_in_force: Literal["gtc", "ioc"] = "ioc"
     limit_price: Decimal | None = None
+    quote_price: Decimal | None = None
 
     @property
     def is_exit(self) -> bool:

@@ -80,6 +80,7 @@ class Rebalance:
 
     def _intent(self, symbol: str, side: Side, *, qty: Decimal | None = None, notional: Decimal | None = None) -> Intent:
         at = self._in
+        quote = at.desk.quotes.get(symbol) if at.quoted(symbol, at.now) else None
         return Intent(
             client_order_id=client_order_id(account=at.config.account, decision=at.decision, symbol=symbol, leg=side),
             account=at.config.account,
@@ -91,4 +92,5 @@ class Rebalance:
             created_at=at.now,
             qty=qty,
             notional=notional,
+            quote_price=quote.mid if quote else None,
         )

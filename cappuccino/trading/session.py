@@ -102,7 +102,32 @@ class Session:
                 self._in.desk.pump(IDLE_SECONDS)
 
     def start(self) -> None:
-        """Everything before the first tick: lease, journal, reconciliation, warm-up, what was left unfinished."""
+        """Everything before the first tick: what `open` does, warm-up, what was left unfinished."""
+        self._open()
+        at = self._in
+        self._window.warm_up(at.now)
+        at.baseline = self._ledger.baseline(at.state.opening_cash)
+        self._rebalance.complete()
+        at.record()
+        self._health.started()
+        log.info("trading", cash=str(at.desk.book.cash), positions=len(at.desk.book.holdings), last_bar=at.state.last_bar)
+
+    def flatten(self) -> None:
+        """Reconcile, sell everything, and end: what a deleted trader leaves behind is cash. Needs no model and no history.
+
+        Raises:
+            RetryLater: something could not be sold now.
+        """
+        self._open(entries=False)
+        at = self._in
+        at.state.step = "done"
+        self._guard.flatten()
+        at.record()
+        if at.state.watches:
+            raise RetryLater(f"{', '.join(at.state.watches)} could not be sold now")
+
+    def _open(self, *, entries: bool = True) -> None:
+        """Lease, journal, streams, reconciliation. `entries` False: buys that never reached the venue are not sent again."""
         self._lease.acquire()
         recovered = self._ledger.load()
         if recovered.state is not None:
@@ -112,27 +137,9 @@ class Session:
         if recovered.decision is not None:
             self._memory = recovered.decision.memory
         self._assemble(state, recovered)
-        at = self._in
+        self._in.desk.wanted = self._rebalance.wanted if entries else lambda intent: intent.is_exit
         self._feed.start()
-        self._reconcile(max((f.filled_at for f in recovered.fills), default=at.now))
-        self._window.warm_up(at.now)
-        at.baseline = self._ledger.baseline(state.opening_cash)
-        self._rebalance.complete()
-        at.record()
-        self._health.started()
-        log.info("trading", cash=str(at.desk.book.cash), positions=len(at.desk.book.holdings), last_bar=state.last_bar)
-
-    def flatten(self) -> None:
-        """Reconcile, sell everything, and end: what a deleted trader leaves behind is cash.
-
-        Raises:
-            RetryLater: something could not be sold now.
-        """
-        self.start()
-        self._guard.flatten()
-        self._in.record()
-        if self._in.state.watches:
-            raise RetryLater(f"{', '.join(self._in.state.watches)} could not be sold now")
+        self._reconcile(max((f.filled_at for f in recovered.fills), default=self._in.now))
 
     def _assemble(self, state: TraderState, recovered: Recovery) -> None:
         contract = self._strategy.contract
@@ -145,6 +152,7 @@ class Session:
             fees=FeeSchedule({s: r.min_trade_increment for s, r in rules.items()}),
             metrics=self._metrics,
             monotonic=self._monotonic,
+            ask_for_fees=not self._config.fees_posted_later,
         )
         opening = Book(cash=state.opening_cash, smallest={s: r.min_order_size for s, r in rules.items()})
         desk.restore(book=opening, orders=recovered.orders, fills=recovered.fills)
@@ -165,7 +173,6 @@ class Session:
         )
         self._guard = Guard(self._in, lockstep=self._feed.lockstep)
         self._rebalance = Rebalance(self._in)
-        desk.wanted = self._rebalance.wanted
 
     def _end(self, stop: Stop) -> Stop:
         if stop.failed is not None:

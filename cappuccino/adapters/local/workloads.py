@@ -2,7 +2,7 @@
 
     Pending ──▶ Running ──▶ Succeeded            exit code 0
        ▲           ├──────▶ Failed               exit code 2, 3 or 70; finite: retries used up, or too long
-       └───────────┘ back-off                    crash; for finite ones 143 and 75 never count
+       └───────────┘ back-off                    crash; 143 and 75 never count
 
 Invariants: the store knows a process before it begins to work (core/lifeline.py), so that a runner that was killed leaves none
 that its successor does not know, kill and wait for before it starts that workload again. A process ends with its runner.
@@ -29,7 +29,9 @@ T = TypeVar("T")
 
 FINAL_CODES = (2, 3, 70)  # a person must act; stored bytes are wrong; we were wrong (core/errors.py)
 PREEMPTED_CODES = (143, 75)  # SIGTERM; a dependency is away
+AWAY_CODE = 75
 TIMED_OUT_CODE = 124
+_AWAY_SECONDS = 2.0  # a dependency that is away is asked no more often than this
 _GRACE_SECONDS = 10.0
 
 
@@ -201,17 +203,18 @@ class LocalWorkloads:
             message = f"it did not end within {workload.timeout_seconds:g} s"
             return {**over, "state": "Failed", "exit_code": TIMED_OUT_CODE, "message": message}
         if not self._supervising:  # the runner is stopping: this was no failure of the workload's
-            if code == 0 or code in FINAL_CODES:
+            if workload.kind == "finite" and (code == 0 or code in FINAL_CODES):
                 return {**over, "state": "Failed" if code else "Succeeded"}
             return {**over, "state": "Pending", "restarts": row.restarts + 1, "finished_at": None}
         if code == 0 or code in FINAL_CODES:
             return {**over, "state": "Failed" if code else "Succeeded"}
-        counted = workload.kind == "continuous" or code not in PREEMPTED_CODES
+        counted = code not in PREEMPTED_CODES
         before = 0 if (now - began).total_seconds() >= self._settled_seconds else row.failures
         failures = before + 1 if counted else before
         if workload.kind == "finite" and failures > workload.retries:
             return {**over, "state": "Failed", "failures": failures}
-        due_at = now + timedelta(seconds=self._backoff.seconds(max(1, failures)))
+        pause = self._backoff.seconds(max(1, failures))
+        due_at = now + timedelta(seconds=max(pause, _AWAY_SECONDS) if code == AWAY_CODE else pause)
         return {**over, "state": "Pending", "restarts": row.restarts + 1, "failures": failures, "due_at": due_at}
 
     async def _settle(self, name: str, workload: Workload, outcome: Mapping[str, Any]) -> None:

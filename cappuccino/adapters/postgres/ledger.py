@@ -24,12 +24,14 @@ from cappuccino.trading.book import Fill
 from cappuccino.trading.orders import Execution, Intent, Order, OrderState
 from cappuccino.trading.ports import DecisionRow, EquityRow, Fenced, Halted, Json, LeaseState, OrderEvent, Recovery
 
+_WAIT_SECONDS = 2.0  # for a connection: a trader that holds positions cannot wait longer
+
 Pool = ConnectionPool[Connection[tuple[Any, ...]]]
 
 _INTENT = """
     insert into intent (client_order_id, account, token, trader_uid, decision, symbol, side, type, time_in_force,
-                        qty, notional, limit_price, reason, created_at)
-    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                        qty, notional, limit_price, quote_price, reason, created_at)
+    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
     on conflict (client_order_id) do nothing
 """
 _EVENT = """
@@ -145,7 +147,7 @@ class PostgresLedger:
         rows = [
             (
                 *(i.client_order_id, i.account, self._token, i.trader_uid, i.decision, i.symbol, i.side, i.type),
-                *(i.time_in_force, i.qty, i.notional, i.limit_price, i.reason, i.created_at),
+                *(i.time_in_force, i.qty, i.notional, i.limit_price, i.quote_price, i.reason, i.created_at),
             )
             for i in intents
         ]
@@ -204,7 +206,7 @@ class PostgresLedger:
     def _connection(self) -> Iterator[Connection[tuple[Any, ...]]]:
         """In autocommit: one statement is one transaction."""
         try:
-            with away_is_retry(), self._pool.connection() as connection:
+            with away_is_retry(), self._pool.connection(timeout=_WAIT_SECONDS) as connection:
                 yield connection
         except psycopg.Error as error:
             message = (error.diag.message_primary or str(error)).strip()
@@ -223,7 +225,7 @@ def _decision(row: Mapping[str, Any]) -> DecisionRow:
 def _order(row: Mapping[str, Any], executions: Mapping[str, Execution]) -> Order:
     names = (
         *("client_order_id", "account", "trader_uid", "decision", "symbol", "side", "reason", "created_at"),
-        *("qty", "notional", "type", "time_in_force", "limit_price"),
+        *("qty", "notional", "type", "time_in_force", "limit_price", "quote_price"),
     )
     filled = sum((e.qty for e in executions.values()), Decimal(0))
     return Order(

@@ -255,6 +255,7 @@ intent = Table(
     Column("qty", Numeric),
     Column("notional", Numeric),
     Column("limit_price", Numeric),
+    Column("quote_price", Numeric),  # the venue's mid when the order was made
     Column("reason", Text, nullable=False),  # target, stop_loss, trailing_stop, take_profit, time_limit, flatten
     _at("created_at"),
     _recorded(),

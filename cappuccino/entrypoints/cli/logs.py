@@ -59,7 +59,7 @@ def _workloads(kind: str, name: str, namespace: str) -> list[str]:
     if kind == "Deployment":
         return [deployment.gates_name(key), deployment.grade_name(key)]
     if kind == "Trader":
-        return [name, trader.flatten_name(key)]
+        return [name, trader.farewell_name(key)]
     if kind == "Trial":
         return [name]
     raise InvalidInput(f"a {kind} has no process of its own: look at its trials, as trial/{name}-00000")

@@ -32,7 +32,12 @@ def dataset(*, status: dict[str, Any] | None = None, spec: dict[str, Any] | None
         "start": "2024-01-01T00:00:00Z",
         "end": "2024-06-01T00:00:00Z",
     } | (spec or {})
-    body = {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Dataset", "metadata": metadata("market", **meta), "spec": document}
+    body = {
+        "apiVersion": "cappuccino.dev/v1alpha1",
+        "kind": "Dataset",
+        "metadata": metadata("market", **meta),
+        "spec": document,
+    }
     return Dataset.parse(body | ({"status": status} if status else {}))
 
 

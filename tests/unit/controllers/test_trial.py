@@ -36,7 +36,8 @@ def test_a_lost_workload_is_started_again() -> None:
 
 def test_the_result_decides_even_when_the_workload_failed_afterwards() -> None:
     decision = decide(
-        seen(row=row(state="Running", result=result(objective=2.0)), workload=running(KEY.name, state="Failed", exit_code=1)), now=NOW
+        seen(row=row(state="Running", result=result(objective=2.0)), workload=running(KEY.name, state="Failed", exit_code=1)),
+        now=NOW,
     )
     assert moves(decision) == ["Complete"]
     (move,) = decision.actions

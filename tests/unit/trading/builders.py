@@ -426,7 +426,11 @@ class Script:
     def decide(self, view: View, memory: Json) -> Decision:
         number = int(memory.get("number", 0))
         targets = tuple(Target(symbol=s, weight=w) for s, w in self.weights.get(number, {}).items())
-        return Decision(intents=targets, memory={"number": number + 1}, trace={"bars_held": view.bars_held.tolist()})
+        return Decision(
+            intents=targets,
+            memory={"number": number + 1},
+            trace={"bars_held": view.bars_held.tolist(), "since_stop": view.bars_since_stop.tolist()},
+        )
 
 
 @dataclass

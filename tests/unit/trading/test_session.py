@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
@@ -16,7 +17,7 @@ from cappuccino.exchange.terms import Terms
 from cappuccino.risk.barriers import Barriers
 from cappuccino.risk.limits import Limits
 from cappuccino.trading.orders import TERMINAL, Intent
-from cappuccino.trading.ports import Answered, Fenced, Gap, Refused, Stop, Tick, Unclear
+from cappuccino.trading.ports import Answered, Fenced, Gap, Refused, Stop, Tick, Unclear, VenueFill, VenueOrder
 
 from .builders import ACCOUNT, SYMBOLS, Fault, Script, Trader, Venue, answer_lost, make_bars, rate_limited, request_lost
 
@@ -291,6 +292,24 @@ def test_a_stop_between_bars_sells_at_the_tick_and_is_not_bought_back_before_the
     assert (again.reason, again.decision) == ("target", "2024-01-01T04:00:00Z")
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_decisions_since_a_stop_are_seen_also_when_the_exit_was_the_last_thing_a_process_did(killed: bool) -> None:
+    prices = {A: [100, 100, 100, 96, 95, 95, 95], B: [100] * 7}
+    trader = Trader(venue=Venue.over(make_bars(prices)), strategy=Script({0: {A: 0.3}}), limits=STOPS)
+
+    def die(intent: Intent) -> None:
+        if killed and intent.reason == "stop_loss":
+            raise Killed
+
+    trader.venue.on_submit = die
+    try:
+        trader.run()
+    except Killed:
+        trader.venue.inbox.clear()
+        trader.run()
+    assert [d.trace["since_stop"][0] for d in trader.ledger.decisions] == [255, 255, 1, 2, 3, 4]
+
+
 def test_bars_held_counts_decisions() -> None:
     trader = Trader(venue=Venue.over(make_bars(bars=8)), strategy=Script({0: {A: 0.3}}))
     trader.run()
@@ -304,13 +323,14 @@ def test_between_two_intervals_equity_is_recorded_and_nothing_is_decided() -> No
     assert [d.trace["bars_held"][0] for d in trader.ledger.decisions] == [0, 1, 2]
 
 
-def test_a_peak_survives_a_restart_so_that_the_trail_is_the_same() -> None:
-    prices = {A: [100, 100, 100, 104, 103.5, 101, 101], B: [100] * 7}
+def test_a_peak_seen_inside_a_bar_survives_a_kill_in_that_bar() -> None:
+    bars = make_bars({A: [100, 100, 100, 102.5, 101.5, 101.4, 101.4], B: [100] * 7})
+    bars.high[3, 0] = 104.0  # up to 104, then back to 102.5: the trail is at 101.92
     limits = Limits(barriers=Barriers(stop=0.1, trail=0.02, trail_arms_at=0.01))
-    trader = Trader(venue=Venue.over(make_bars(prices)), strategy=Script({0: {A: 0.3}}), limits=limits)
+    trader = Trader(venue=Venue.over(bars, tick_bps=1000), strategy=Script({0: {A: 0.3}}), limits=limits)
 
     def die(tick: Tick) -> None:
-        if trader.venue.exchange.tick.bar == 4 and not tick.bar_closed:
+        if trader.venue.exchange.price(A) == Decimal("102.5"):
             trader.venue.on_tick = lambda tick: None
             raise Killed
 
@@ -319,7 +339,7 @@ def test_a_peak_survives_a_restart_so_that_the_trail_is_the_same() -> None:
         trader.run()
     trader.venue.inbox.clear()
     trader.run()
-    assert trader.venue.submissions[-1].reason == "trailing_stop"
+    assert [i.reason for i in trader.venue.submissions] == ["target", "trailing_stop"]
     assert trader.books_agree()
 
 
@@ -494,3 +514,38 @@ def test_health_tells_whether_it_may_trade() -> None:
     assert reports[5][0] is True
     assert reports[-1][0] is False
     assert reports[-1][1]["halted"] == "by a person"
+
+
+def test_fills_whose_fees_the_venue_has_not_told_yet_are_waited_for() -> None:
+    trader = churner()
+    fills_since, silent = trader.venue.fills_since, [6]
+
+    def late(at: datetime) -> Sequence[VenueFill]:
+        if trader.venue.account_book.fills and silent[0]:
+            silent[0] -= 1
+            return []
+        return fills_since(at)
+
+    trader.venue.fills_since = late  # type: ignore[method-assign]
+    assert trader.run().finished
+    assert silent == [0]
+    assert trader.books_agree()
+
+
+def test_an_order_that_the_venue_forgets_ends_the_process_for_another_try() -> None:
+    def accept_and_forget(send: Callable[[], Answered | Refused | Unclear]) -> Answered | Refused | Unclear:
+        order = VenueOrder(
+            client_order_id=trader.venue.submissions[-1].client_order_id,
+            venue_order_id="v",
+            symbol=A,
+            side="buy",
+            status="accepted",
+            filled_qty=Decimal(0),
+            at=trader.venue.now(),
+        )
+        return Answered(order=order)
+
+    trader = churner(faults={0: accept_and_forget})
+    with pytest.raises(RetryLater):
+        trader.run()
+    assert trader.venue.time.now - 1000 < 200

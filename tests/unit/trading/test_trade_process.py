@@ -16,6 +16,9 @@ import psycopg
 import pytest
 import requests
 
+from cappuccino.adapters.postgres.embedded import EmbeddedServer
+from cappuccino.adapters.postgres.engine import migrate
+
 from .processes import Exchange, TraderRun, bundle, write_bars
 from .test_kills import FILLS, journal, referee
 
@@ -182,6 +185,45 @@ def test_two_traders_of_one_account_one_waits(exchange_of: Callable[..., Exchang
         first.kill()
 
 
+def test_a_database_that_goes_away_for_some_seconds_costs_nothing(exchange_of: Callable[..., Exchange], tmp_path: Path) -> None:
+    exchange = exchange_of("--speed", "10", bars=20)
+    server = EmbeddedServer(tmp_path / "pg", settings={"fsync": "off"})
+    migrate(server.start())
+    try:
+        process = run_of(exchange, server.url(), tmp_path).start(log=tmp_path / "log")
+        until(lambda: exchange.state()["sessions"])
+        exchange.go()
+        until(lambda: exchange.state()["bar"] >= 5)
+        server.stop()
+        time.sleep(3.0)  # the outage itself
+        server.start()
+        assert process.wait(120) == 0
+        assert journal(server.url(), FILLS) == referee(exchange, "acc")
+        assert journal(server.url(), "select count(*) from equity") == [(21,)]
+    finally:
+        server.stop()
+
+
+def test_an_exchange_that_is_killed_and_started_again_is_waited_for(database_url: str, tmp_path: Path) -> None:
+    bars = write_bars(tmp_path / "bars.parquet", bars=HISTORY + 20, sd=0.02)
+    arguments = {"history": HISTORY, "journal": tmp_path / "journal"}
+    exchange = Exchange.start(bars, **arguments, arguments=("--speed", "10"))  # type: ignore[arg-type]
+    port = exchange.url.rpartition(":")[2]
+    try:
+        process = run_of(exchange, database_url, tmp_path).start(log=tmp_path / "log")
+        until(lambda: exchange.state()["sessions"])
+        exchange.go()
+        until(lambda: exchange.state()["bar"] >= 5)
+        exchange.process.kill()
+        exchange.process.wait()
+        exchange = Exchange.start(bars, **arguments, arguments=("--speed", "10", "--port", port))  # type: ignore[arg-type]
+        assert process.wait(120) == 0
+        assert journal(database_url, FILLS) == referee(exchange, "acc")
+        assert journal(database_url, "select count(*) from equity") == [(21,)]
+    finally:
+        exchange.stop()
+
+
 @pytest.mark.parametrize(
     ("spec", "code", "said"),
     [
@@ -239,4 +281,5 @@ def test_a_balance_changed_by_hand_is_final_and_nothing_is_sent(
     orders = exchange.ledger("acc")["orders"]
     assert run.start(log=tmp_path / "log").wait(60) in (3, 70)
     assert exchange.ledger("acc")["orders"] == orders
+    assert exchange.state()["sessions"] == []  # the market does not wait for a person
     assert Decimal(exchange.ledger("acc")["cash_usd"]) > 0

@@ -213,6 +213,7 @@ CREATE TABLE intent (
     qty NUMERIC,
     notional NUMERIC,
     limit_price NUMERIC,
+    quote_price NUMERIC,
     reason TEXT NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE NOT NULL,
     recorded_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from cappuccino.controllers.decision import CreateObject, Decision, Key, StartWorkload
+from cappuccino.controllers.deployment import Observed, candidates, decide
+from cappuccino.controllers.rows import AccountActivity
+
+from .builders import NOW, deployment, evidence, result, row, study, trader
+
+KEY = Key("Deployment", "default", "desk")
+A, B, HODL, CASH = ("1" * 64, "2" * 64, "3" * 64, "4" * 64)
+COMPLETE = {"conditions": [{"type": "Complete", "status": "True", "reason": "BudgetSpent"}]}
+
+
+def trials() -> list[Any]:
+    def done(number: int, objective: float, digest: str) -> Any:
+        return row(number, state="Complete", objective=objective, bundle_digest=digest, result=result(objective=objective))
+
+    return [done(0, 1.0, A), row(1, state="Failed"), done(2, 2.0, B)]
+
+
+def verdict(bundle: str, said: str, role: str | None, *, rank: int, number: int) -> Any:
+    detail = {"verdict": said, "role": role, "rank": rank, "number": number, "kind": "trend"}
+    return evidence(bundle, "verdict", detail=detail)
+
+
+def baselines() -> list[Any]:
+    return [evidence(HODL, "baseline", detail={"kind": "hodl"}), evidence(CASH, "baseline", detail={"kind": "cash"})]
+
+
+def seen(**given: Any) -> Observed:
+    values: dict[str, Any] = {"deployment": deployment(), "key": KEY, "study": study(status=COMPLETE), "trials": trials()}
+    return Observed(**(values | given))
+
+
+def reason(decision: Decision, kind: str = "Ready") -> tuple[str, str]:
+    assert decision.status is not None
+    found = next(c for c in decision.status["conditions"] if c["type"] == kind)
+    return found["status"], found["reason"]
+
+
+def created(decision: Decision) -> dict[str, dict[str, Any]]:
+    return {a.document["metadata"]["name"]: a.document["spec"] for a in decision.actions if isinstance(a, CreateObject)}
+
+
+def test_a_missing_study_is_named() -> None:
+    assert reason(decide(seen(study=None), now=NOW)) == ("False", "StudyNotFound")
+
+
+def test_a_study_that_searches_is_waited_for() -> None:
+    assert reason(decide(seen(study=study()), now=NOW)) == ("False", "StudySearching")
+
+
+def test_a_study_without_results_stalls_the_deployment() -> None:
+    decision = decide(seen(trials=[row(0, state="Failed")]), now=NOW)
+    assert reason(decision, "Stalled") == ("True", "NoCandidates")
+    assert decision.actions == ()
+
+
+def test_candidates_are_complete_trials_best_first_and_never_of_unknown_value() -> None:
+    rows = [*trials(), row(3, state="Complete", objective=None, bundle_digest="5" * 64)]
+    assert [r.number for r in candidates(deployment(top=5), rows)] == [2, 0]
+
+
+def test_nothing_trades_before_every_candidate_has_its_verdict() -> None:
+    decision = decide(seen(evidence=[verdict(A, "Passed", "candidate", rank=0, number=0)]), now=NOW)
+    assert created(decision) == {}
+    assert [type(a) for a in decision.actions] == [StartWorkload]
+    assert reason(decision) == ("False", "Judging")
+
+
+def test_who_passed_trades_who_failed_on_luck_observes_and_who_is_broken_does_not() -> None:
+    rows = [
+        verdict(B, "Passed", "candidate", rank=0, number=2),
+        verdict(A, "Refused", None, rank=1, number=0),
+        *baselines(),
+    ]
+    decision = decide(seen(evidence=rows), now=NOW)
+    made = created(decision)
+    assert sorted(made) == ["desk-00002", "desk-cash", "desk-hodl"]
+    assert made["desk-00002"]["bundleDigest"] == B
+    assert made["desk-00002"]["role"] == "candidate"
+    assert made["desk-hodl"]["role"] == "baseline"
+    assert made["desk-hodl"]["risk"]["maxWeight"] == 1
+    assert len({spec["account"] for spec in made.values()}) == 3  # one portfolio is one account
+    assert reason(decision) == ("True", "Judged")
+
+
+def test_an_account_belongs_to_one_deployment_even_when_it_is_made_again_under_its_name() -> None:
+    rows = [verdict(B, "Passed", "candidate", rank=0, number=2), verdict(A, "Refused", None, rank=1, number=0)]
+    first = created(decide(seen(evidence=rows), now=NOW))
+    other = deployment().model_copy(update={"metadata": deployment().metadata.model_copy(update={"uid": "another-uid"})})
+    second = created(decide(seen(deployment=other, evidence=rows), now=NOW))
+    assert first["desk-00002"]["account"] != second["desk-00002"]["account"]
+
+
+def test_on_a_real_venue_a_candidate_without_an_account_runs_in_shadow() -> None:
+    template = {"venue": {"kind": "alpaca", "accountSecretRef": {"name": "unused"}}, "mode": "paper"}
+    of = deployment(traderTemplate=template, accounts=["first-account"])
+    rows = [
+        verdict(B, "Passed", "candidate", rank=0, number=2),
+        verdict(A, "Passed", "candidate", rank=1, number=0),
+        *baselines(),
+    ]
+    made = created(decide(seen(deployment=of, evidence=rows), now=NOW))
+    assert made["desk-00002"]["mode"] == "paper"
+    assert made["desk-00002"]["venue"]["accountSecretRef"] == {"name": "first-account"}
+    assert made["desk-00000"]["mode"] == "shadow"
+    assert made["desk-hodl"]["mode"] == "shadow"
+
+
+def test_a_grade_promotes_nobody_and_says_who_waits_for_a_person() -> None:
+    rows = [
+        verdict(B, "Passed", "candidate", rank=0, number=2),
+        verdict(A, "Observer", "observer", rank=1, number=0),
+        *[evidence(digest, gate, detail={"bar_at": "2024-01-08T00:00:00Z"}) for digest in (A, B) for gate in ("soak", "grade")],
+    ]
+    decision = decide(seen(evidence=rows), now=NOW)
+    assert reason(decision, "Promoted") == ("False", "AwaitsApproval")
+    assert decision.status is not None
+    verdicts = {c["number"]: c["verdict"] for c in decision.status["candidates"]}
+    assert verdicts == {2: "Promotable", 0: "Observer"}  # an observer is never promotable
+
+
+def test_traders_are_graded_after_a_market_day() -> None:
+    rows = [verdict(B, "Passed", "candidate", rank=0, number=2), verdict(A, "Refused", None, rank=1, number=0)]
+
+    def after(hours: int) -> Decision:
+        activity = AccountActivity(name="x", decisions=hours, last_bar_at=NOW + timedelta(hours=hours))
+        return decide(seen(evidence=rows, traders=[trader()], activity={"x": activity}), now=NOW)
+
+    assert not any(isinstance(a, StartWorkload) for a in after(23).actions)
+    (grade,) = [a for a in after(24).actions if isinstance(a, StartWorkload)]
+    assert grade.workload.arguments == ("validate", "grade")

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from typing import Any
+
+from cappuccino.controllers.decision import Decision, Key, PatchMetadata, StartWorkload, StopWorkload, WriteRecord
+from cappuccino.controllers.trader import FINALIZER, HALT_ANNOTATION, Observed, decide
+
+from .builders import NOW, account, running, trader
+
+KEY = Key("Trader", "default", "desk-00001")
+
+
+def seen(**given: Any) -> Observed:
+    values: dict[str, Any] = {"trader": trader(), "key": KEY, "account": account(), "workload": running(KEY.name)}
+    return Observed(**(values | given))
+
+
+def reason(decision: Decision, kind: str = "Ready") -> tuple[str, str]:
+    assert decision.status is not None
+    found = next(c for c in decision.status["conditions"] if c["type"] == kind)
+    return found["status"], found["reason"]
+
+
+def started(decision: Decision) -> list[str]:
+    return [a.workload.name for a in decision.actions if isinstance(a, StartWorkload)]
+
+
+def test_a_new_trader_gets_its_finalizer_before_its_process() -> None:
+    decision = decide(seen(trader=trader(finalizers=[]), account=None, workload=None), now=NOW)
+    first, second = decision.actions
+    assert isinstance(first, PatchMetadata)
+    assert first.finalizers == (FINALIZER,)
+    assert isinstance(second, StartWorkload)
+    assert second.workload.kind == "continuous"
+
+
+def test_it_is_ready_only_while_it_holds_its_account() -> None:
+    assert reason(decide(seen(), now=NOW)) == ("True", "Trading")
+    assert reason(decide(seen(account=account(held=False)), now=NOW)) == ("False", "Reconciling")
+
+
+def test_the_annotation_is_copied_into_the_account_once() -> None:
+    asked = trader(annotations={HALT_ANNOTATION: "looks odd"})
+    first = decide(seen(trader=asked), now=NOW)
+    (halt,) = [a for a in first.actions if isinstance(a, WriteRecord)]
+    assert (halt.operation, halt.arguments["reason"]) == ("halt", "looks odd")
+    acted = trader(annotations={HALT_ANNOTATION: "looks odd", HALT_ANNOTATION + "-acted": "looks odd"})
+    resumed = decide(seen(trader=acted), now=NOW)  # a person resumed it: the old annotation must not halt it again
+    assert [a for a in resumed.actions if isinstance(a, WriteRecord)] == []
+
+
+def test_removing_the_annotation_never_resumes() -> None:
+    decision = decide(seen(account=account(halted_reason="looks odd")), now=NOW)
+    assert reason(decision, "Halted") == ("True", "Latched")
+    assert reason(decision) == ("False", "Halted")
+    assert decision.actions == ()  # the process keeps running and holds to the latch
+
+
+def test_a_crash_loop_backs_off_and_then_stalls_with_the_last_words() -> None:
+    waiting = running(KEY.name, state="Pending", failures=2, message="boom")
+    assert reason(decide(seen(workload=waiting), now=NOW)) == ("False", "BackOff")
+    looping = running(KEY.name, state="Pending", failures=11, message="boom")
+    decision = decide(seen(workload=looping), now=NOW)
+    assert reason(decision, "Stalled") == ("True", "CrashLoop")
+
+
+def test_a_final_refusal_stalls_and_is_not_started_again() -> None:
+    refused = running(KEY.name, state="Failed", exit_code=2, message="the venue refuses the key")
+    decision = decide(seen(workload=refused), now=NOW)
+    assert reason(decision, "Stalled") == ("True", "Refused")
+    assert started(decision) == []
+
+
+def test_the_end_of_the_tape_is_finished_not_failed() -> None:
+    decision = decide(seen(workload=running(KEY.name, state="Succeeded", exit_code=0)), now=NOW)
+    assert reason(decision) == ("False", "Finished")
+    assert reason(decision, "Stalled") == ("False", "Settled")
+
+
+def deleted(**spec: Any) -> Any:
+    return trader(deletionTimestamp="2026-01-01T00:00:00Z", spec=spec)
+
+
+def test_deleting_stops_the_process_then_flattens_then_lets_go() -> None:
+    first = decide(seen(trader=deleted()), now=NOW)
+    assert StopWorkload(name=KEY.name) in first.actions
+    (start,) = [a for a in first.actions if isinstance(a, StartWorkload)]
+    assert start.workload.arguments[-1] == "--flatten"
+    assert first.actions.index(StopWorkload(name=KEY.name)) < first.actions.index(start)
+    done = running("desk-00001-farewell", state="Succeeded")
+    last = decide(seen(trader=deleted(), workload=None, farewell=done), now=NOW)
+    (release,) = [a for a in last.actions if isinstance(a, PatchMetadata)]
+    assert release.finalizers == ()
+
+
+def test_on_delete_hold_keeps_the_positions() -> None:
+    (start,) = [a for a in decide(seen(trader=deleted(onDelete="hold")), now=NOW).actions if isinstance(a, StartWorkload)]
+    assert start.workload.arguments[-1] == "--release"
+
+
+def test_a_farewell_that_failed_keeps_the_finalizer_and_says_so() -> None:
+    failed = running("desk-00001-farewell", state="Failed", exit_code=2, message="the key is refused")
+    decision = decide(seen(trader=deleted(), workload=None, farewell=failed), now=NOW)
+    assert reason(decision, "Stalled") == ("True", "LeavingFailed")
+    assert not any(isinstance(a, PatchMetadata) for a in decision.actions)

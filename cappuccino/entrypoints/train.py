@@ -153,7 +153,7 @@ def checkpoint_prefix(row: TrialRow) -> str:
 
 def forget(blobs: Blobs, row: TrialRow) -> None:
     """Remove the trial's checkpoints: its result is stored."""
-    for key in blobs.keys(checkpoint_prefix(row)):  # noqa: SIM118 - a store, not a dictionary
+    for key in blobs.keys(checkpoint_prefix(row)):
         blobs.delete(key)
 
 

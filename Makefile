@@ -24,7 +24,7 @@ install: $(INSTALLED) ## set up .venv from uv.lock
 
 demo: $(INSTALLED) ## run the whole chain on a generated market, or on your bars: make demo BARS=bars.parquet
 	@mkdir -p build
-	$(BIN)/python -m cappuccino.entrypoints.demo $(if $(BARS),--bars "$(BARS)")
+	$(BIN)/python -m cappuccino.entrypoints.demo $(if $(BARS),--bars "$(BARS)") $(if $(PORT),--port $(PORT))
 
 run: $(INSTALLED) ## run the local cluster in this terminal
 	$(BIN)/cappuccino run

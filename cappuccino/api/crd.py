@@ -11,7 +11,6 @@ from typing import Any
 from cappuccino.api.changes import remedy
 from cappuccino.api.meta import API_VERSION, GROUP, NAME_PATTERN, VERSION, Resource
 from cappuccino.api.structural import Schema, strict, structural
-from cappuccino.core.identifiers import NAME_MAX
 
 Rule = tuple[str, str]  # CEL, and the message when it is false
 
@@ -61,7 +60,8 @@ def schema_of(kind: type[Resource]) -> Schema:
     if rules := [*kind.info.rules, *_unchanging(kind)]:
         spec["x-kubernetes-validations"] = [*spec.get("x-kubernetes-validations", ()), *_written(rules)]
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-    short_name = (f"self.metadata.name.size() <= {NAME_MAX}", f"metadata.name has at most {NAME_MAX} characters: shorten it")
+    longest = kind.info.name_max
+    short_name = (f"self.metadata.name.size() <= {longest}", f"metadata.name has at most {longest} characters: shorten it")
     return {
         "type": "object",
         "description": kind.info.description,
@@ -79,7 +79,7 @@ def schema_of(kind: type[Resource]) -> Schema:
 
 def manifest_schema(kind: type[Resource]) -> Schema:
     """What a manifest must be before it is sent: JSON Schema draft 4, unknown fields refused, as kubectl does."""
-    name = {"type": "string", "maxLength": NAME_MAX, "pattern": NAME_PATTERN}
+    name = {"type": "string", "maxLength": kind.info.name_max, "pattern": NAME_PATTERN}
     return {
         "type": "object",
         "required": ["apiVersion", "kind", "metadata", "spec"],

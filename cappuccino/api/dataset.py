@@ -78,7 +78,6 @@ class DatasetSpec(Model):
     end: Timestamp | None = Field(default=None, description="Exclusive; absent: up to the last closed bar, refreshed.")
     features: tuple[FeatureEntry, ...] = Field(default=(), max_length=64, description="Empty: the default list.")
     refresh_seconds: int = Field(default=3600, ge=10, le=7 * 86400, description="How often an open-ended Dataset is refreshed.")
-    retention_days: int = Field(default=0, ge=0, le=36500, description="0 keeps everything.")
     min_coverage: float = Field(
         default=0.95, ge=0, le=1, description="Share of the expected bars; a symbol below it is quarantined."
     )

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from cappuccino.api.structural import at, structural
 from cappuccino.core.errors import InvalidInput
-from cappuccino.core.identifiers import NAME_MAX
+from cappuccino.core.identifiers import CHILD_NAME_MAX, NAME_MAX
 
 GROUP = "cappuccino.dev"
 VERSION = "v1alpha1"
@@ -64,7 +64,7 @@ class ObjectMeta(Model):
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
 
-    name: str = Name
+    name: str = Field(min_length=1, max_length=CHILD_NAME_MAX, pattern=NAME_PATTERN)
     namespace: str = "default"
     uid: str = ""
     generation: int = 1
@@ -112,6 +112,7 @@ class KindInfo:
     rules: tuple[tuple[str, str], ...] = ()  # (CEL over `self` = the spec, message)
     immutable: tuple[str, ...] = ()  # spec fields (wire names) that never change; ("*",): the whole spec
     pinned: tuple[str, ...] = ()  # spec fields that no longer change once status.snapshot is set
+    name_max: int = NAME_MAX  # longer for what only controllers name
     growing: tuple[str, ...] = ()  # numbers, as dotted paths of the spec, that may grow and not shrink
     scale: tuple[str, str] | None = None  # (spec path, status path)
     wide: tuple[tuple[str, str, str], ...] = field(default=())  # columns of `-o wide`
@@ -148,9 +149,15 @@ class Resource(Model):
             InvalidInput: one line that names the field, its value and what it may be.
         """
         try:
-            return cls.model_validate_json(json.dumps(document, default=str), strict=True)
+            parsed = cls.model_validate_json(json.dumps(document, default=str), strict=True)
         except ValidationError as error:
             raise InvalidInput(explain(error, cls, source=source)) from error
+        if len(parsed.name) > cls.info.name_max:
+            most = cls.info.name_max
+            raise InvalidInput(
+                f"{source}: metadata.name: {parsed.name} has {len(parsed.name)} characters, at most {most} fit: shorten it"
+            )
+        return parsed
 
 
 # What to write instead, by the pattern that refused it.

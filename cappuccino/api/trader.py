@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cappuccino.api.meta import DIGEST_PATTERN, URL_PATTERN, KindInfo, Model, Resource, Status, validations
+from cappuccino.core.identifiers import CHILD_NAME_MAX
 
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, max_length=64)]
 
@@ -112,6 +113,7 @@ class TraderStatus(Status):
 class Trader(Resource):
     info = KindInfo(
         plural="traders",
+        name_max=CHILD_NAME_MAX,
         short_names=("mtd",),
         description="One bundle trading one venue account.",
         columns=(

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cappuccino.api.meta import KindInfo, Model, Resource, Status
 from cappuccino.api.study import Values
+from cappuccino.core.identifiers import CHILD_NAME_MAX
 
 
 class TrialSpec(Model):
@@ -32,6 +33,7 @@ class TrialStatus(Status):
 class Trial(Resource):
     info = KindInfo(
         plural="trials",
+        name_max=CHILD_NAME_MAX,
         short_names=("mtr",),
         description="One point of a Study's search, and its result.",
         columns=(

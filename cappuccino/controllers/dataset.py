@@ -4,7 +4,7 @@
     the refresh refused its input ──▶ Stalled, until the spec changes
     the refresh failed otherwise ──▶ Ready stays what it was; tried again after a pause
 
-A refresh is a finite workload named after the generation and the refresh's ordinal, so that it runs once.
+A refresh is a finite workload that is forgotten once its result is in the status, so that its name can be used again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cappuccino.controllers.conditions import false, settle, stalled, true
 from cappuccino.controllers.decision import Decision, Event, Key, StartWorkload, StopWorkload, Workload, WorkloadStatus
 from cappuccino.controllers.rows import SnapshotRow
 from cappuccino.core.clock import from_epoch, iso, parse_iso
+from cappuccino.core.errors import FINAL_EXIT_CODES
 
 RETRY_SECONDS = 30.0
-FINAL_EXIT_CODES = (2, 3)  # a person must change something; stored bytes are wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Observed:
 
 
 def workload_name(key: Key) -> str:
-    return f"{key.name}-refresh"
+    return key.workload("refresh")
 
 
 def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001

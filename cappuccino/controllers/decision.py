@@ -27,6 +27,11 @@ class Key(NamedTuple):
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
 
+    def workload(self, role: str = "") -> str:
+        """Name of this object's workload, of its `role` when it has several: no two objects share one, whatever their kinds,
+        and none is called like a service of the cluster."""
+        return ".".join(part for part in (self.namespace, self.kind.lower(), self.name, role) if part)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:

@@ -37,6 +37,7 @@ from cappuccino.controllers.decision import (
 )
 from cappuccino.controllers.rows import AccountActivity, Evidence
 from cappuccino.core.clock import parse_iso
+from cappuccino.core.errors import FINAL_EXIT_CODES
 from cappuccino.search.trials import TrialRow
 
 VERDICT, BASELINE, SOAK, GRADE = "verdict", "baseline", "soak", "grade"
@@ -61,11 +62,11 @@ class Observed:
 
 
 def gates_name(key: Key) -> str:
-    return f"{key.name}-gates"
+    return key.workload("gates")
 
 
 def grade_name(key: Key) -> str:
-    return f"{key.name}-grade"
+    return key.workload("grade")
 
 
 def candidates(deployment: Deployment, trials: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
@@ -152,17 +153,17 @@ def _trader(deployment: Deployment, key: Key, name: str, spec: Document) -> Docu
 
 
 def _expected(deployment: Deployment, trials: Sequence[TrialRow]) -> int:
-    if deployment.spec.bundles:
-        return len(deployment.spec.bundles)
-    return 1 if deployment.spec.mode == "ensemble" else len(candidates(deployment, trials))
+    if deployment.spec.mode == "ensemble":
+        return 1
+    return len(deployment.spec.bundles) or len(candidates(deployment, trials))
 
 
 def _blocked(observed: Observed, deployment: Deployment) -> tuple[Condition, ...]:
     """Why there is nothing to judge yet; empty when there is."""
-    if deployment.spec.bundles:
-        return ()
     reference = deployment.spec.study_ref
-    name = reference.name if reference else ""
+    if reference is None:
+        return ()  # bundles whose card names their Study, which has searched
+    name = reference.name
     study = observed.study
     if study is None:
         return (false("Ready", "StudyNotFound", f"Study {name} does not exist: apply it, or name another in studyRef"),)
@@ -171,7 +172,7 @@ def _blocked(observed: Observed, deployment: Deployment) -> tuple[Condition, ...
         return stalled("StudyFailed", f"Study {name} failed: {failed.message}")
     if complete is None or complete.status != "True":
         return (false("Ready", "StudySearching", f"Study {name} is not complete yet"),)
-    if not candidates(deployment, observed.trials):
+    if not deployment.spec.bundles and not candidates(deployment, observed.trials):
         return stalled("NoCandidates", f"Study {name} has no complete trial: widen its search or its data")
     return ()
 
@@ -184,7 +185,7 @@ def _gate(observed: Observed, deployment: Deployment, expected: int, now: dateti
         return _status(observed, deployment, waiting, now, actions=[start])
     if run.state == "Failed":
         message = run.message or f"the gates ended with exit code {run.exit_code}"
-        if run.exit_code in (2, 3):
+        if run.exit_code in FINAL_EXIT_CODES:
             return _status(observed, deployment, stalled("GatesFailed", message), now)
         if run.finished_at and now < run.finished_at + timedelta(seconds=RETRY_SECONDS):
             return _status(observed, deployment, (false("Ready", "GatesFailed", message),), now, requeue=RETRY_SECONDS)

@@ -101,7 +101,7 @@ class AccountRecord:
     name: str
     equity: tuple[EquityPoint, ...]
     fills: tuple[Json, ...]
-    intents: tuple[Json, ...]  # each with `state`, its newest order event, or None
+    intents: tuple[Json, ...]  # each with the `state` of its newest order event and its `venue_order_id`, or None
     decisions: tuple[Json, ...]
 
 

@@ -3,9 +3,9 @@
 new ──▶ finalizer, then its workload (continuous: restarted with back-off)
 annotation cappuccino.dev/halt ──▶ copied into the account row; removing it never resumes
 account halted ──▶ Halted; the workload keeps running and holds to the latch
-too many restarts in a row ──▶ Stalled, workload stopped
+refused for good, or failed too often in a row ──▶ Stalled, not started again until its spec changes
 the simulated venue's tape ended (exit 0) ──▶ Finished
-deleted ──▶ workload stopped ──▶ flattened, or held, by onDelete ──▶ finalizer removed
+deleted ──▶ workload stopped ──▶ positions sold, or left as they are, by onDelete ──▶ finalizer removed
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Observed:
 
 
 def farewell_name(key: Key) -> str:
-    return f"{key.name}-farewell"
+    return key.workload("farewell")
 
 
 def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001
     trader, run = observed.trader, observed.workload
     if trader is None:
-        runs = [(run, observed.key.name), (observed.farewell, farewell_name(observed.key))]
+        runs = [(run, observed.key.workload()), (observed.farewell, farewell_name(observed.key))]
         return Decision(actions=tuple(StopWorkload(name=name) for status, name in runs if status))
     if trader.metadata.deletion_timestamp:
         return _end(observed, trader, now)
@@ -72,6 +72,9 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
             halted = asked
         actions.append(PatchMetadata(key=observed.key, uid=trader.uid, annotations={HALT_ANNOTATION + "-acted": asked}))
 
+    looping = _said(trader, "Stalled")
+    if run is None and looping and looping.reason == "CrashLoop" and looping.observed_generation == trader.metadata.generation:
+        return _status(observed, trader, stalled(looping.reason, looping.message), now, actions, halted)
     if run is None:
         actions.append(StartWorkload(workload=workload(trader, observed.key)))
         return _status(observed, trader, (false("Ready", "Starting", "its process is being started"),), now, actions, halted)
@@ -80,6 +83,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     if run.state == "Failed":
         return _status(observed, trader, stalled("Refused", _message(run)), now, actions, halted)
     if run.failures > trader.spec.max_restarts:
+        actions.append(StopWorkload(name=observed.key.workload()))
         message = f"failed {run.failures} times in a row, more than maxRestarts {trader.spec.max_restarts}: {_message(run)}"
         return _status(observed, trader, stalled("CrashLoop", message), now, actions, halted)
     if run.state != "Running":
@@ -95,7 +99,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
 def workload(trader: Trader, key: Key) -> Workload:
     spec = trader.spec
     return Workload(
-        name=key.name,
+        name=key.workload(),
         kind="continuous",
         arguments=("trade", "--account", spec.account, "--trader-uid", trader.uid, "--bundle", spec.bundle_digest),
         keys=(key,),
@@ -115,7 +119,7 @@ def _end(observed: Observed, trader: Trader, now: datetime) -> Decision:
         return Decision()
     rest = tuple(name for name in trader.metadata.finalizers if name != FINALIZER)
     release = PatchMetadata(key=observed.key, uid=trader.uid, finalizers=rest)
-    stop: list[Action] = [StopWorkload(name=observed.key.name)] if observed.workload else []
+    stop: list[Action] = [StopWorkload(name=observed.key.workload())] if observed.workload else []
     if observed.account is None:
         return Decision(actions=(*stop, release))
     run = observed.farewell
@@ -129,6 +133,11 @@ def _end(observed: Observed, trader: Trader, now: datetime) -> Decision:
         message = f"deleted, but it could not leave: {_message(run)}; mend it, or remove the finalizer {FINALIZER} by hand"
         return _status(observed, trader, stalled("LeavingFailed", message), now, stop, None)
     return _status(observed, trader, (leaving,), now, stop, None)
+
+
+def _said(trader: Trader, kind: str) -> Condition | None:
+    found = trader.condition(kind)
+    return found if found and found.status == "True" else None
 
 
 def _message(run: WorkloadStatus) -> str:

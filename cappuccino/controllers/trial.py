@@ -45,7 +45,7 @@ class Observed:
 def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001
     trial, row, run = observed.trial, observed.row, observed.workload
     if trial is None or trial.metadata.deletion_timestamp:
-        return Decision(actions=(StopWorkload(name=observed.key.name),) if run else ())
+        return Decision(actions=(StopWorkload(name=observed.key.workload()),) if run else ())
     if row is None or observed.study is None:
         message = (
             f"no row ({trial.spec.study_uid}, {trial.spec.number}) in the record: only a Study makes Trials; delete this one"
@@ -53,7 +53,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return _status(trial, None, run, (false("Complete", "NoRecord", message), true("Stalled", "NoRecord", message)), now)
 
     if row.finished:
-        forget: tuple[Action, ...] = (StopWorkload(name=observed.key.name),) if run else ()
+        forget: tuple[Action, ...] = (StopWorkload(name=observed.key.workload()),) if run else ()
         return _status(trial, row, None, _final(row), now, actions=forget)
     if row.result is not None:
         state: TrialState = "Complete" if row.result.succeeded else "Failed"
@@ -81,7 +81,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
 
 def workload(trial: Trial, study: StudySpec, key: Key) -> Workload:
     return Workload(
-        name=key.name,
+        name=key.workload(),
         kind="finite",
         arguments=("train", "--study-uid", trial.spec.study_uid, "--trials", str(trial.spec.number)),
         keys=(key,),

@@ -14,6 +14,10 @@ A message is one line: what, where, the value, the remedy.
 
 from __future__ import annotations
 
+FINAL_EXIT_CODES = (2, 3, 70)  # a person must act; stored bytes are wrong; we were wrong: never tried again by itself
+AWAY_EXIT_CODE = 75  # a dependency is away
+PREEMPTED_EXIT_CODE = 143  # told to end by SIGTERM
+
 
 class CappuccinoError(Exception):
     """Base of everything this package raises on purpose."""

@@ -10,7 +10,8 @@ import hashlib
 import json
 from typing import Any
 
-NAME_MAX = 40  # so that children's names fit into 63 characters
+NAME_MAX = 40  # of what a person names, so that the names of its children fit
+CHILD_NAME_MAX = 63
 
 
 def canonical_json(value: Any) -> bytes:

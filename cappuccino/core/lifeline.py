@@ -11,9 +11,10 @@ import os
 import signal
 import threading
 
+from cappuccino.core.errors import PREEMPTED_EXIT_CODE
+
 VARIABLE = "CAPPUCCINO_PARENT_PIPE"
 GO = b"g"
-_PREEMPTED = 143
 
 
 def watch() -> None:
@@ -26,7 +27,7 @@ def watch() -> None:
     os.dup2(null, 0)
     os.close(null)
     if os.read(pipe, 1) != GO:
-        os._exit(_PREEMPTED)  # nobody knows of this process: it must not begin
+        os._exit(PREEMPTED_EXIT_CODE)  # nobody knows of this process: it must not begin
     threading.Thread(target=_until_end_of_file, args=(pipe,), name="lifeline", daemon=True).start()
 
 

@@ -19,7 +19,9 @@ from cappuccino.core.blobs import Blobs
 from cappuccino.core.errors import IntegrityError, InvalidInput, NotFound
 from cappuccino.evaluation.evidence import Evidence
 from cappuccino.evaluation.gates import ArtifactFact, BacktestFacts, IntegrityFacts
+from cappuccino.exchange.venue import SIMULATED_MIN_NOTIONAL
 from cappuccino.market.bars import Bars
+from cappuccino.risk.sizing import capital_needed
 from cappuccino.search.trials import TrialRow
 
 
@@ -27,12 +29,13 @@ from cappuccino.search.trials import TrialRow
 class Candidate:
     """One bundle on its way through the gates. `members`: the trials it is made of, one unless it is an ensemble.
 
-    broken: why its bundle could not be loaded; empty when it could.
+    listed: how many bundles it was asked to be made of. broken: why its bundle could not be loaded; empty when it could.
     """
 
     digest: str
     rank: int
     members: tuple[TrialRow, ...]
+    listed: int = 1
     bundle: Bundle | None = None
     broken: str = ""
     evidence: list[Evidence] = field(default_factory=list)
@@ -82,7 +85,13 @@ def candidates_of(
     if deployment.mode != "ensemble":
         return found
     broken = "; ".join(candidate.broken for candidate in found if candidate.broken)
-    whole = Candidate(digest=found[0].digest, rank=0, members=tuple(row for c in found for row in c.members), broken=broken)
+    whole = Candidate(
+        digest=found[0].digest,
+        rank=0,
+        members=tuple(row for candidate in found for row in candidate.members),
+        listed=len(listed),
+        broken=broken,
+    )
     if not broken:
         try:
             bundles = [candidate.bundle for candidate in found if candidate.bundle]
@@ -105,11 +114,10 @@ def integrity_facts(
     stored = candidate.objective if ensemble else (row.objective if row else None)
     values = [item["objective"] for item in candidate.records()]
     recorded = sum(values) / len(values) if values else None
-    expected = deployment.top if ensemble else 0
     return IntegrityFacts(
         study_uid=study.uid,
         number=number,
-        training_state=row.state if row else "unknown",
+        training_state=next((m.state for m in candidate.members if m.state != "Complete"), row.state if row else "unknown"),
         artifacts=_artifacts(candidate),
         identity_matches=sum(other.number == number for other in trials),
         recorded_number=record.get("number"),
@@ -117,7 +125,7 @@ def integrity_facts(
         stored_value=stored,
         contract_mismatches=tuple(_mismatches(candidate, deployment, study, bars)),
         members=len(candidate.members) if ensemble else 0,
-        expected_members=min(expected, len(candidate.members)) if ensemble else 0,
+        expected_members=candidate.listed if ensemble else 0,
     )
 
 
@@ -165,17 +173,27 @@ def _mismatches(candidate: Candidate, deployment: DeploymentSpec, study: StudyRo
     found = [f"symbol {symbol} is not in the data" for symbol in bundle.contract.symbols if symbol not in bars.symbols]
     if bundle.contract.timeframe.seconds % bars.timeframe.seconds:
         found.append(f"timeframe {bundle.contract.timeframe} cannot be made from {bars.timeframe} bars")
+    judged = {tuple(str(fold["test_between"]) for fold in record["folds"]) for record in candidate.records()}
+    if len(judged) > 1:
+        found.append("its members were judged on different bars, so that their record is not one")
     named = bundle.card.get("study_uid")
     if named != study.uid:
         found.append(f"its card names study {named}, not {study.uid}")
     for name, trained, traded in (
         ("stop", bundle.barriers.stop, risk.stop),
         ("trail", bundle.barriers.trail, risk.trail),
+        ("trail armed at", bundle.barriers.trail and bundle.barriers.trail_arms_at, risk.trail and risk.trail_arms_at),
         ("take profit", bundle.barriers.take_profit, risk.take_profit),
         ("longest hold", bundle.barriers.max_hold_bars, risk.max_hold_bars),
     ):
         if (trained or 0) != (traded or 0):
             found.append(f"it was trained with {name} {trained or 0:g} and would be traded with {traded or 0:g}")
+    capital = deployment.trader_template.capital_usd
+    needed = capital_needed(float(SIMULATED_MIN_NOTIONAL), bundle.sizing)
+    if capital < needed:
+        found.append(
+            f"a capital of {capital:g} USD cannot trade: a full action clears the venue's minimum from {needed:.2f} on"
+        )
     if bundle.sizing.max_weight > risk.max_weight:
         found.append(f"its largest weight {bundle.sizing.max_weight:g} is above the risk limit {risk.max_weight:g}")
     return found

@@ -48,15 +48,16 @@ INTERRUPTED = "interrupted: the same command goes on from here; nothing is lost"
 
 @dataclass(kw_only=True)
 class Stages:
-    """Wall seconds by stage; the running one is the last."""
+    """Wall seconds by stage, over all runs of an interrupted demo; the running one is the last."""
 
+    file: Path
     elapsed: dict[str, float]
     began: float
     name: str = ""
 
     @classmethod
-    def start(cls) -> Stages:
-        return cls(elapsed={}, began=time.monotonic())
+    def start(cls, file: Path) -> Stages:
+        return cls(file=file, elapsed=json.loads(file.read_text()) if file.exists() else {}, began=time.monotonic())
 
     def enter(self, name: str) -> None:
         self.leave()
@@ -65,6 +66,7 @@ class Stages:
     def leave(self) -> None:
         if self.name:
             self.elapsed[self.name] = self.elapsed.get(self.name, 0.0) + time.monotonic() - self.began
+            self.file.write_text(json.dumps(self.elapsed))
         self.name = ""
 
 
@@ -97,7 +99,7 @@ async def _run(scenario: Scenario, folder: Path, *, port: int, speed: float) -> 
     exchange = ("--bars", str(bars_file), "--start", scenario.paper_starts_at, "--speed", str(speed), *scenario.exchange_terms)
     settings = runner.RunnerSettings(state=state, exchange=exchange, exchange_port=port)
     await _free(port)
-    stages, stop = Stages.start(), asyncio.Event()
+    stages, stop = Stages.start(state / "elapsed.json"), asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     with progress.display(scenario.title) as shown:
@@ -285,10 +287,12 @@ class _Demo:
 def prepared(folder: Path, scenario: Scenario) -> Path:
     """The state folder of this scenario: kept when an earlier run of the same one was cut off, else new."""
     state = folder / "state"
-    identity = digest_of({"documents": scenario.documents, "source": scenario.source})
+    identity = digest_of({"documents": scenario.documents, "source": scenario.source, "until": scenario.end})
     mark = state / "scenario"
     if state.exists() and (not mark.exists() or mark.read_text() != identity or (state / DONE).exists()):
         shutil.rmtree(state)
+    for old in ("summary.json", "report.html"):  # what an earlier run found is not what this one will
+        (folder / old).unlink(missing_ok=True)
     state.mkdir(parents=True, exist_ok=True)
     mark.write_text(identity)
     return state

@@ -8,6 +8,7 @@ any other and are made here, where the market is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,16 @@ import numpy.typing as npt
 
 from cappuccino.api.deployment import DeploymentSpec
 from cappuccino.bundle.format import Bundle
-from cappuccino.bundle.store import save
+from cappuccino.bundle.store import load, save
 from cappuccino.bundle.strategy import strategy_of
 from cappuccino.controllers.deployment import BASELINE, VERDICT
 from cappuccino.controllers.rows import Evidence as EvidenceRow
 from cappuccino.controllers.rows import StudyRow
 from cappuccino.core import failpoints
 from cappuccino.core.blobs import Blobs
-from cappuccino.core.clock import to_epoch
+from cappuccino.core.clock import from_epoch, to_epoch
 from cappuccino.core.errors import NotFound
-from cappuccino.core.identifiers import digest_of, seed_of
+from cappuccino.core.identifiers import seed_of
 from cappuccino.entrypoints.candidates import Candidate, backtest_facts, candidates_of, integrity_facts
 from cappuccino.entrypoints.recipe import Prepared, prepare
 from cappuccino.evaluation import gates, window_gate
@@ -46,7 +47,7 @@ BASELINE_KINDS = {"hodl": "hold", "cash": "cash"}
 async def run_gates(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> None:
     """Judge every candidate of `spec` (see controllers/deployment.gates_workload), unless all have a verdict already."""
     uid, deployment = str(spec["deploymentUid"]), DeploymentSpec.model_validate(spec["deployment"])
-    study, trials = await _source(record, str(spec["studyUid"]))
+    study, trials = await _source(record, spec["studyUid"] or _named_by(blobs, str(spec["candidates"][0]["bundle"])))
     candidates = candidates_of(blobs, deployment, spec["candidates"], study, trials)
     judged = {row.bundle_digest for row in await record.evidence(deployment_uid=uid) if row.gate == VERDICT}
     if all(candidate.digest in judged for candidate in candidates):
@@ -64,19 +65,27 @@ async def run_gates(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> No
         if candidate.bundle is not None:
             candidate.evidence.append(gates.backtest(backtest_facts(candidate), thresholds))
     await _open_window(record, candidates, deployment, study, bars, uid=uid)
-    rivals, matrix = await _rival_sharpes(record, study), _search_matrix(trials)
+    rivals = await _rival_sharpes(record, study)
     for candidate in candidates:
         if candidate.bundle is not None:
             year = candidate.bundle.contract.timeframe.bars_per_year
             limits = deployment.gates.overfitting
             candidate.evidence.append(gates.overfitting_dsr(candidate.returns(), rivals, year, min_dsr=limits.min_dsr))
-            candidate.evidence.append(gates.overfitting_pbo(matrix, max_pbo=limits.max_pbo))
+            candidate.evidence.append(gates.overfitting_pbo(_search_matrix(trials, candidate), max_pbo=limits.max_pbo))
+    for candidate in candidates:
+        if len(candidate.members) > 1:
+            candidate.evidence = [_of_members(item) for item in candidate.evidence]
     rows = [_row(candidate.digest, item, study, uid) for candidate in candidates for item in candidate.evidence]
     rows += _baseline_rows(blobs, candidates, deployment, study, uid=uid)
     rows += _verdict_rows(candidates, deployment, study, uid=uid)  # last: what the controller waits for
     for row in rows:
         failpoints.reach("evidence-write")
         await record.insert_evidence(evidence=row)
+
+
+def _named_by(blobs: Blobs, digest: str) -> str:
+    """The Study that a bundle's card names, for a Deployment that lists bundles instead of a Study."""
+    return str(load(blobs, digest).card.get("study_uid", ""))
 
 
 async def _source(record: Record, study_uid: str) -> tuple[StudyRow, list[TrialRow]]:
@@ -99,7 +108,7 @@ async def _open_window(
     sound = [c for c in candidates if all(e.outcome is Outcome.PASS or e.statistical for e in c.evidence) and c.bundle]
     finalists, rest = sound[: window_gate.MAX_CANDIDATES], sound[window_gate.MAX_CANDIDATES :]
     start = to_epoch(study.gate_starts_at)
-    key = digest_of({"snapshot": study.snapshot, "start": start, "end": int(bars.close_ts[-1])})
+    end = int(bars.close_ts[-1])
     wanted = deployment.gates.window
     thresholds = window_gate.WindowThresholds(
         alpha=wanted.alpha,
@@ -110,7 +119,14 @@ async def _open_window(
     )
     openings = 1
     for candidate in finalists:
-        openings = await record.open_window(window_key=key, bundle_digest=candidate.digest, deployment_uid=uid)
+        assert candidate.bundle is not None  # sound ones have one
+        openings = await record.open_window(
+            deployment_uid=uid,
+            bundle_digest=candidate.digest,
+            symbols=candidate.bundle.contract.symbols,
+            start_at=study.gate_starts_at,
+            end_at=from_epoch(end),
+        )
     measures = []
     for candidate in finalists:
         assert candidate.bundle is not None  # sound ones have one
@@ -123,7 +139,8 @@ async def _open_window(
             bars_per_year=run.bars_per_year,
             claimed_sharpe=candidate.objective,
         )
-        seed = seed_of(key, candidate.rank)  # nothing in it that another run of the same manifests would change
+        # Nothing in the seed that another run of the same manifests would change.
+        seed = seed_of(study.snapshot, start, end, candidate.rank)
         measures.append(window_gate.measure_window(facts, thresholds, seed=seed))
     if measures:
         for candidate, verdict_ in zip(
@@ -180,16 +197,28 @@ def _overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return bool(common) and a["first_ts"] <= b["last_ts"] and b["first_ts"] <= a["last_ts"]
 
 
-def _search_matrix(trials: Sequence[TrialRow]) -> npt.NDArray[np.float64]:
-    """[T, N] out-of-sample returns of the trials that were judged on the same bars, those of the commonest kind."""
-    curves: dict[int, list[npt.NDArray[np.float64]]] = {}
-    for row in trials:
-        if row.state == "Complete" and row.result:
-            curve = np.concatenate([np.asarray(fold["returns"]) for fold in row.result.record["folds"]])
-            curves.setdefault(len(curve), []).append(curve)
-    if not curves:
-        return np.zeros((0, 0))
-    return np.stack(max(curves.values(), key=len), axis=1)
+def _search_matrix(trials: Sequence[TrialRow], candidate: Candidate) -> npt.NDArray[np.float64]:
+    """[T, N] out-of-sample returns of the trials that were judged on the candidate's own bars, its own among them."""
+
+    def judged(record: Mapping[str, Any]) -> list[Any]:
+        return [fold["test_between"] for fold in record["folds"]]
+
+    own = candidate.records()
+    curves = [
+        np.concatenate([np.asarray(fold["returns"]) for fold in row.result.record["folds"]])
+        for row in trials
+        if row.state == "Complete" and row.result and own and judged(row.result.record) == judged(own[0])
+    ]
+    return np.stack(curves, axis=1) if curves else np.zeros((0, 0))
+
+
+def _of_members(item: Evidence) -> Evidence:
+    """An ensemble has no walk-forward of its own: say of whom the figures are. Its window test is its own."""
+    if item.gate not in ("backtest", "overfitting_dsr"):
+        return item
+    return replace(
+        item, message=f"Of the members' equal mix: {item.message}", detail={**item.detail, "of": "members' equal mix"}
+    )
 
 
 def _verdict_rows(

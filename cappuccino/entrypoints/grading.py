@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ import numpy.typing as npt
 from cappuccino.api.deployment import DeploymentSpec
 from cappuccino.bundle.format import Bundle
 from cappuccino.bundle.store import load
-from cappuccino.controllers.deployment import GRADE
+from cappuccino.controllers.deployment import GRADE, VERDICT
 from cappuccino.controllers.rows import AccountRecord
 from cappuccino.controllers.rows import Evidence as EvidenceRow
 from cappuccino.core.blobs import Blobs
-from cappuccino.core.clock import iso, to_epoch
-from cappuccino.core.timeframe import Timeframe
+from cappuccino.core.clock import from_epoch, iso, to_epoch
+from cappuccino.core.timeframe import SECONDS_PER_YEAR, Timeframe
 from cappuccino.evaluation import paper_gates
-from cappuccino.evaluation.evidence import Evidence
+from cappuccino.evaluation.evidence import Evidence, Outcome, evidence
 from cappuccino.evaluation.grade import Grade, PaperRecord, fill_fidelity, grade, paper_record
 from cappuccino.evaluation.trades import Fill, Trade, closed_trades
 from cappuccino.reconcile.ports import Record
@@ -48,7 +49,10 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
     uid, deployment = str(spec["deploymentUid"]), DeploymentSpec.model_validate(spec["deployment"])
     traders: Sequence[Mapping[str, Any]] = spec["traders"]
     accounts = {trader["account"]: await record.record_of_account(trader["account"]) for trader in traders}
-    hodl = next((accounts[t["account"]] for t in traders if t["name"].endswith("-hodl")), None)
+    bundles = {trader["account"]: load(blobs, trader["bundle"]) for trader in traders}
+    hodl = next((t["account"] for t in traders if t["role"] == "baseline" and bundles[t["account"]].kind == "hold"), None)
+    benchmark = closes_of(accounts[hodl], bundles[hodl].contract.timeframe) if hodl else None
+    seen_until = await _seen_until(record, uid)
     newest = max((a.equity[-1].bar_at for a in accounts.values() if a.equity), default=None)
     if newest is None:
         return
@@ -56,11 +60,15 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
         account = accounts[trader["account"]]
         if len(account.equity) < 3:
             continue
-        bundle = load(blobs, trader["bundle"])
-        graded = grade_account(trader["name"], trader["role"], account, hodl, bundle)
+        bundle = bundles[account.name]
+        graded = grade_account(trader["name"], trader["role"], account, benchmark, bundle)
         row = await record.account(account.name)
         halted = row.halted_reason if row else None
-        for item in _evidence(graded, account, bundle.contract.timeframe, deployment, newest, halted):
+        soaked = _evidence(graded, account, bundle.contract.timeframe, deployment, newest, halted)
+        if seen_until is not None and account.equity[0].bar_at <= seen_until:
+            began = account.equity[0].bar_at
+            soaked = (_not_paper(soaked[0], began, seen_until), _not_paper(soaked[1], began, seen_until))
+        for item in soaked:
             detail = dict(item.detail) | {"bar_at": iso(newest), "trader": graded.name, "role": graded.role}
             if item.gate == GRADE:
                 detail["terms"] = [asdict(term) for term in graded.grade.terms]
@@ -82,17 +90,38 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
             )
 
 
-def grade_account(name: str, role: str, account: AccountRecord, hodl: AccountRecord | None, bundle: Bundle) -> Graded:
-    """Measure an account against HODL over the bars that both have; without HODL, against cash."""
-    equity = {point.bar_at: float(point.equity_usd) for point in account.equity}
-    other = {point.bar_at: float(point.equity_usd) for point in hodl.equity} if hodl else dict.fromkeys(equity, 1.0)
+async def _seen_until(record: Record, deployment_uid: str) -> datetime | None:
+    """Open time of the last bar that search and gates have seen: paper begins after it, or it is no paper."""
+    verdicts = [row for row in await record.evidence(deployment_uid=deployment_uid) if row.gate == VERDICT]
+    snapshots = [await record.snapshot(digest) for digest in {row.scope for row in verdicts}]
+    return max((from_epoch(row.manifest["last_ts"]) for row in snapshots if row), default=None)
+
+
+def _not_paper(item: Evidence, began: datetime, seen_until: datetime) -> Evidence:
+    text = f"it traded bars from {iso(began)} on that its own search had seen (until {iso(seen_until)}): that proves nothing."
+    return evidence(item.gate, Outcome.ERROR, None, None, None, text, item.detail)
+
+
+def closes_of(account: AccountRecord, timeframe: Timeframe) -> dict[datetime, float]:
+    """Equity by the instant at which it was marked: bars of different length are comparable at their closes only."""
+    return {point.bar_at + timedelta(seconds=timeframe.seconds): float(point.equity_usd) for point in account.equity}
+
+
+def grade_account(
+    name: str, role: str, account: AccountRecord, hodl: Mapping[datetime, float] | None, bundle: Bundle
+) -> Graded:
+    """Measure an account against HODL (equity by close) at the closes that both have; without HODL, against cash."""
+    timeframe = bundle.contract.timeframe
+    equity = closes_of(account, timeframe)
+    other = dict.fromkeys(equity, 1.0) if hodl is None else hodl
     common = sorted(equity.keys() & other.keys())
+    spacing = min((b - a for a, b in pairwise(common)), default=timedelta(seconds=timeframe.seconds))
     trades = closed_trades(fills_of(account))
     measured = paper_record(
         equity=[equity[at] for at in common],
         hodl=[other[at] for at in common],
         pnl=[trade.pnl_usd for trade in trades],
-        bars_per_year=bundle.contract.timeframe.bars_per_year,
+        bars_per_year=SECONDS_PER_YEAR / spacing.total_seconds(),
         fidelity=_fidelity(account, bundle),
     )
     return Graded(name=name, role=role, record=measured, grade=grade(measured), trades=trades)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from cappuccino.controllers.rows import Evidence as EvidenceRow
 from cappuccino.core.blobs import Blobs
 from cappuccino.core.clock import to_epoch
 from cappuccino.core.errors import NotFound
-from cappuccino.core.timeframe import Timeframe
-from cappuccino.entrypoints.grading import Graded, fills_of, grade_account
+from cappuccino.core.timeframe import SECONDS_PER_YEAR
+from cappuccino.entrypoints.grading import Graded, closes_of, fills_of, grade_account
 from cappuccino.entrypoints.summary import CandidateSummary, GateSummary, Summary, TraderSummary
 from cappuccino.evaluation.arena import Standing, standings
 from cappuccino.evaluation.evidence import Evidence, Outcome
@@ -37,10 +38,15 @@ Ledger = Mapping[str, Any]  # of one account, as the simulated exchange tells it
 
 @dataclass(frozen=True, kw_only=True)
 class Traded:
-    """One Trader of the Deployment with everything its account did; `graded` is None before there are three closes."""
+    """One Trader of the Deployment with everything its account did; `graded` is None before there are three closes.
+
+    kind: of its bundle. closes: equity by the instant at which it was marked.
+    """
 
     trader: Trader
+    kind: str
     account: AccountRecord
+    closes: Mapping[datetime, float]
     graded: Graded | None
     evidence: tuple[EvidenceRow, ...]
 
@@ -53,7 +59,6 @@ class Told:
     trials: Sequence[TrialRow]
     evidence: Sequence[EvidenceRow]
     traded: Sequence[Traded]
-    timeframe: Timeframe
 
 
 async def collect(objects: Objects, record: Record, blobs: Blobs, *, namespace: str, name: str) -> Told:
@@ -72,19 +77,24 @@ async def collect(objects: Objects, record: Record, blobs: Blobs, *, namespace: 
     found = await objects.list("Trader", namespace=namespace, labels={DEPLOYMENT_LABEL: name})
     traders = [Trader.parse(each) for each in found]
     accounts = {trader.name: await record.record_of_account(trader.spec.account) for trader in traders}
-    hodl = accounts.get(f"{name}-hodl")
     evidence = await record.evidence(deployment_uid=deployment.uid)
-    traded, timeframe = [], Timeframe.parse("1h")
+    bundles = {trader.name: load(blobs, trader.spec.bundle_digest) for trader in traders}
+    hodl = next((closes_of(accounts[n], b.contract.timeframe) for n, b in bundles.items() if b.kind == "hold"), None)
+    traded = []
     for trader in sorted(traders, key=lambda t: (t.spec.role == "baseline", t.name)):
-        account, bundle = accounts[trader.name], load(blobs, trader.spec.bundle_digest)
-        timeframe = bundle.contract.timeframe
+        account, bundle = accounts[trader.name], bundles[trader.name]
         enough = len(account.equity) >= 3
         graded = grade_account(trader.name, trader.spec.role, account, hodl, bundle) if enough else None
         own = [row for row in evidence if row.detail.get("trader") == trader.name]
         newest = {row.gate: row for row in own}  # rows come oldest first
-        traded.append(Traded(trader=trader, account=account, graded=graded, evidence=tuple(newest.values())))
+        closes = closes_of(account, bundle.contract.timeframe)
+        traded.append(
+            Traded(
+                trader=trader, kind=bundle.kind, account=account, closes=closes, graded=graded, evidence=tuple(newest.values())
+            )
+        )
     trials = await record.trials(study["metadata"]["uid"]) if study else []
-    return Told(deployment=deployment, trials=trials, evidence=evidence, traded=traded, timeframe=timeframe)
+    return Told(deployment=deployment, trials=trials, evidence=evidence, traded=traded)
 
 
 def summary_of(told: Told, ledgers: Mapping[str, Ledger], *, source: str, elapsed: Mapping[str, float], ended: bool) -> Summary:
@@ -102,9 +112,21 @@ def summary_of(told: Told, ledgers: Mapping[str, Ledger], *, source: str, elapse
         ledger_matches_exchange=matches,
         ledger_differences=differences,
         elapsed_seconds={name: round(seconds, 2) for name, seconds in elapsed.items()},
-        succeeded=ended and (matches or not told.traded),
+        succeeded=ended and (matches or _nobody(told)) and not _broken(told),
         headline=headline(told),
     )
+
+
+def _nobody(told: Told) -> bool:
+    """There is nobody to trade and nobody was judged: an honest search whose every trial failed."""
+    return not told.traded and not any(row.gate == VERDICT for row in told.evidence)
+
+
+def _broken(told: Told) -> bool:
+    """Something did not do what the run says: a trial that crashed, a gate that could not be evaluated, a bundle not intact."""
+    crashed = any(row.state == "Failed" and row.result is None for row in told.trials)
+    before = [row for row in told.evidence if row.gate not in (SOAK, GRADE)]
+    return crashed or any(row.outcome == "Error" or (row.gate == "integrity" and row.outcome == "Fail") for row in before)
 
 
 def differs(item: Traded, ledger: Ledger | None) -> list[str]:
@@ -150,12 +172,12 @@ def report_of(
     told: Told, summary: Summary, bars: Bars | None, *, title: str, now: datetime, notes: Sequence[str] = ()
 ) -> ReportInput:
     """`bars` are the venue's, for prices to draw the trades on."""
-    baselines = {item.trader.name.rpartition("-")[2]: item for item in told.traded if item.trader.spec.role == "baseline"}
+    baselines = {item.kind: item for item in told.traded if item.trader.spec.role == "baseline"}
     return ReportInput(
         title=title,
         headline=summary.headline,
         generated_at=now,
-        bars_per_year=told.timeframe.bars_per_year,
+        bars_per_year=SECONDS_PER_YEAR / _spacing(told),
         facts=[
             ("Source", summary.source),
             ("Trials", ", ".join(f"{count} {state.lower()}" for state, count in summary.trials.items())),
@@ -163,9 +185,7 @@ def report_of(
         ],
         trials=[TrialPoint(number=r.number, state=r.state, objective=r.objective, reason=r.reason) for r in told.trials],
         candidates=[_candidate_report(row, told.evidence) for row in told.evidence if row.gate == VERDICT],
-        traders=[
-            _trader_report(item, baselines, bars, told.timeframe) for item in told.traded if len(item.account.equity) >= 3
-        ],
+        traders=[_trader_report(item, baselines, bars) for item in told.traded if len(item.account.equity) >= 3],
         standings=_standings(told),
         elapsed_seconds=list(summary.elapsed_seconds.items()),
         notes=notes,
@@ -199,9 +219,7 @@ def _candidate(verdict: EvidenceRow, evidence: Sequence[EvidenceRow]) -> Candida
 
 def _trader(item: Traded) -> TraderSummary:
     equity, graded = item.account.equity, item.graded
-    acknowledged = [
-        intent for intent in item.account.intents if intent["state"] not in (None, "INITIALIZED", "DENIED", "REJECTED")
-    ]
+    acknowledged = [intent for intent in item.account.intents if intent["venue_order_id"] is not None]
     status = item.trader.status
     return TraderSummary(
         name=item.trader.name,
@@ -244,15 +262,14 @@ def _candidate_report(verdict: EvidenceRow, evidence: Sequence[EvidenceRow]) -> 
     )
 
 
-def _trader_report(item: Traded, baselines: Mapping[str, Traded], bars: Bars | None, timeframe: Timeframe) -> TraderReport:
-    opened = [to_epoch(point.bar_at) for point in item.account.equity]
-    at = np.array(opened) + timeframe.seconds
+def _trader_report(item: Traded, baselines: Mapping[str, Traded], bars: Bars | None) -> TraderReport:
+    instants = sorted(item.closes)
+    at = np.array([to_epoch(instant) for instant in instants])
 
     def curve(other: Traded | None) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-        if other is None:
+        if other is None or not all(instant in other.closes for instant in instants):
             return None
-        values = {to_epoch(point.bar_at): float(point.equity_usd) for point in other.account.equity}
-        return np.array([values[t] for t in opened]) if all(t in values for t in opened) else None
+        return np.array([other.closes[instant] for instant in instants])
 
     prices = {}
     if bars is not None:
@@ -266,7 +283,7 @@ def _trader_report(item: Traded, baselines: Mapping[str, Traded], bars: Bars | N
         role=item.trader.spec.role,
         at=at,
         equity=own,
-        hodl=curve(baselines.get("hodl")),
+        hodl=curve(baselines.get("hold")),
         cash=curve(baselines.get("cash")),
         prices=prices,
         trades=[
@@ -285,15 +302,20 @@ def _trader_report(item: Traded, baselines: Mapping[str, Traded], bars: Bars | N
     )
 
 
+def _common(told: Told) -> list[datetime]:
+    """The closes that every trader has."""
+    curves = [set(item.closes) for item in told.traded if len(item.closes) >= 3]
+    return sorted(set.intersection(*curves)) if curves else []
+
+
+def _spacing(told: Told) -> float:
+    """Seconds from one common close to the next; an hour where there are none."""
+    return min((b - a for a, b in pairwise(_common(told))), default=timedelta(hours=1)).total_seconds()
+
+
 def _standings(told: Told) -> tuple[Standing, ...]:
-    curves = {
-        item.trader.name: {to_epoch(point.bar_at): float(point.equity_usd) for point in item.account.equity}
-        for item in told.traded
-        if len(item.account.equity) >= 3
-    }
-    if not curves:
-        return ()
-    common = sorted(set.intersection(*(set(curve) for curve in curves.values())))
+    common = _common(told)
     if len(common) < 3:
         return ()
-    return standings({name: [c[t] for t in common] for name, c in curves.items()}, told.timeframe.bars_per_year, seed=0)
+    curves = {item.trader.name: [item.closes[at] for at in common] for item in told.traded if len(item.closes) >= 3}
+    return standings(curves, SECONDS_PER_YEAR / _spacing(told), seed=0)

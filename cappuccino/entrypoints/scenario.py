@@ -91,8 +91,8 @@ class Scenario:
 
     def trades_end(self, told: Told) -> bool:
         """Whether every trader reached the end of the paper period; without traders there is nothing to reach."""
-        last = self.end - self.timeframe.seconds  # open time of the last bar
-        return all(item.account.equity and to_epoch(item.account.equity[-1].bar_at) >= last for item in told.traded)
+        day = self.end - 86400  # a trader on daily bars has its last close within the last day
+        return all(item.closes and to_epoch(max(item.closes)) > day for item in told.traded)
 
 
 def generated(manifests: Path | None = None, paper_days: int = PAPER_DAYS) -> Scenario:

@@ -39,7 +39,15 @@ from cappuccino.api.trader import RiskLimits, TraderSpec
 from cappuccino.bundle import Bundle, fetch_local, strategy_of
 from cappuccino.core import lifeline
 from cappuccino.core.clock import SystemClock
-from cappuccino.core.errors import CappuccinoError, IntegrityError, InvalidInput, InvariantViolation, RetryLater, UserError
+from cappuccino.core.errors import (
+    PREEMPTED_EXIT_CODE,
+    CappuccinoError,
+    IntegrityError,
+    InvalidInput,
+    InvariantViolation,
+    RetryLater,
+    UserError,
+)
 from cappuccino.core.money import dec
 from cappuccino.entrypoints.health_server import HealthServer
 from cappuccino.entrypoints.settings import EXCHANGE_URL, WorkerSettings, required
@@ -55,7 +63,6 @@ from cappuccino.trading.shadow import ShadowBroker
 from cappuccino.trading.situation import SessionConfig
 
 LEASE_SECONDS = 15.0
-SIGTERM_CODE = 143
 POOL_SIZE = 2  # the session's connection and the lease's
 _STALE_BARS = 2
 TOKEN = "CAPPUCCINO_EXCHANGE_TOKEN"  # noqa: S105 - the name of a variable
@@ -173,7 +180,7 @@ def _run(settings: TradeSettings, session: Session, ledger: PostgresLedger, leas
                 leave(venue.url, settings.account, token=os.environ.get(TOKEN, ""))
             return 0
         stop: Stop = session.run()
-        return 0 if stop.finished else SIGTERM_CODE
+        return 0 if stop.finished else PREEMPTED_EXIT_CODE
     except InvariantViolation as error:
         release = False
         try:
@@ -184,7 +191,7 @@ def _run(settings: TradeSettings, session: Session, ledger: PostgresLedger, leas
         raise
     except RetryLater:
         if terminated.is_set():
-            return SIGTERM_CODE
+            return PREEMPTED_EXIT_CODE
         raise
     except (UserError, IntegrityError):
         _leave(settings, venue)

@@ -24,7 +24,7 @@ from cappuccino.bundle.format import Bundle
 from cappuccino.bundle.store import save
 from cappuccino.core.blobs import Blobs
 from cappuccino.core.clock import SystemClock, iso, to_epoch
-from cappuccino.core.errors import InvalidInput, NotFound, RetryLater, UserError
+from cappuccino.core.errors import PREEMPTED_EXIT_CODE, InvalidInput, NotFound, RetryLater, UserError
 from cappuccino.core.identifiers import seed_of
 from cappuccino.entrypoints.recipe import Prepared, Recipe, prepare, recipe
 from cappuccino.entrypoints.settings import WorkerSettings
@@ -36,8 +36,6 @@ from cappuccino.strategies.interface import Strategy
 from cappuccino.strategies.policy import Policy
 from cappuccino.strategies.trend import Trend, TrendParameters
 from cappuccino.telemetry.logs import configure, get_logger
-
-PREEMPTED = 143
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
             except RetryLater as error:
                 if stop.is_set():
                     get_logger("train").info("preempted", trial=number, reason=str(error))
-                    return PREEMPTED
+                    return PREEMPTED_EXIT_CODE
                 raise
     return 0
 

@@ -19,6 +19,9 @@ _PRICE_DIGITS = 7
 _SIZE_DIGITS = 3
 
 
+SIMULATED_MIN_NOTIONAL = Decimal(1)  # quote currency
+
+
 @dataclass(frozen=True, kw_only=True)
 class AssetRules:
     """One asset's sizes. Quantities in base units, prices in quote currency."""
@@ -27,7 +30,7 @@ class AssetRules:
     min_order_size: Decimal
     min_trade_increment: Decimal
     price_increment: Decimal
-    min_notional: Decimal = Decimal("1")
+    min_notional: Decimal = SIMULATED_MIN_NOTIONAL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,7 @@ class TrialController:
     async def observe(self, key: Key) -> trial.Observed:
         record = self.ports.record
         found = _parsed(Trial, await self.ports.objects.get(key))
-        run = await self.ports.workloads.observe(key.name)
+        run = await self.ports.workloads.observe(key.workload())
         if found is None:
             return trial.Observed(trial=None, key=key, workload=run)
         pinned = await record.study(found.spec.study_uid)
@@ -176,7 +176,7 @@ class TraderController:
             key=key,
             account=await record.account(account) if found else None,
             activity=(await record.activity([account])).get(account) if found else None,
-            workload=await workloads.observe(key.name),
+            workload=await workloads.observe(key.workload()),
             farewell=await workloads.observe(trader.farewell_name(key)),
         )
 

@@ -170,12 +170,12 @@ class Record(Protocol):
 
     async def evidence(self, *, deployment_uid: str | None = None, bundle_digest: str | None = None) -> list[Evidence]: ...
 
-    async def open_window(self, *, window_key: str, bundle_digest: str, deployment_uid: str) -> int:
-        """Remember that the bundle looks at the window; how many Deployments ever had it opened, this one included.
-        The bundles of one Deployment are opened together and corrected for together. Looking again is no new look."""
+    async def open_window(
+        self, *, deployment_uid: str, bundle_digest: str, symbols: Sequence[str], start_at: datetime, end_at: datetime
+    ) -> int:
+        """Remember that the bundle looks at these bars; how many Deployments ever looked at overlapping bars of a common
+        symbol, this one included. The bundles of one Deployment are opened together and corrected for together."""
         ...
-
-    async def window_openings(self, window_key: str) -> int: ...
 
     async def record_promotion(self, *, promotion: Promotion) -> None:
         """Repeating the newest row of (deployment, subject) with the same action adds nothing."""

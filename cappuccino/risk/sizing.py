@@ -2,7 +2,7 @@
 
 Shapes: the last axis is the symbol, [..., N]; `equity` and `cash` are [...]. `xp` is numpy or torch.
 
-Rules (docs/market-rules.md):
+Rules (docs/architecture.md):
 - an action is a target weight: a > 0.1 -> max_weight * a of equity at the decision; a < -0.1 -> 0; else hold;
 - actions are quantised to 1/128, so that float32 and decimal engines decide alike;
 - a change below max(1.1 x venue minimum, 2 % of equity) is skipped; a close only below 1.1 x venue minimum,

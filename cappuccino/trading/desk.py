@@ -168,6 +168,10 @@ class Desk:
         if not self._lease.alive:
             self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason="the lease on the account is lost")), at)
             return
+        if self._lease.halted_reason and not order.intent.is_exit:  # it may have been journalled before the halt
+            reason = f"halted: {self._lease.halted_reason}"
+            self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason=reason)), at)
+            return
         order = observe(order, Report(state=OrderState.SUBMITTED, at=at))
         self.orders[client_order_id] = order
         started = self._monotonic()
@@ -265,6 +269,10 @@ class Desk:
 
     def cancel_open(self) -> None:
         """Cancel whatever of ours the venue still works on, and see it through."""
+        for order in self.unfinished:
+            if order.state is OrderState.INITIALIZED and self.broker.order_by_client_id(order.id) is None:
+                at = self.now or order.intent.created_at
+                self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason="never sent, and no longer wanted")), at)
         orders = self.unfinished
         self._cancel(orders)
         self.settle([order.id for order in orders])

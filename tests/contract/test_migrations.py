@@ -55,7 +55,8 @@ STATEMENTS: dict[str, set[str]] = {
     "insert into trial_result (study_uid, number, succeeded, reason, record) values ('s', 0, true, '', '{}')": {"trial"},
     "update trial_report set value = 2": set(),
     "delete from trial_report": set(),
-    "insert into window_opening (window_key, bundle_digest, deployment_uid) values ('w', 'b', 'd')": {"gate"},
+    "insert into window_opening (deployment_uid, bundle_digest, symbols, start_at, end_at)"
+    " values ('d', 'b', '{}', now(), now())": {"gate"},
     "insert into evidence (bundle_digest, gate, gate_version, scope, deployment_uid, outcome, message, detail)"
     " values ('b2', 'g', 1, 's', 'd', 'Pass', '', '{}')": {"gate"},
     "update evidence set outcome = 'Pass'": set(),
@@ -79,7 +80,7 @@ STATEMENTS: dict[str, set[str]] = {
     "select * from account_renew('a', 'h', 1, 5)": {"trader"},
     "select account_halt('a', 'why', 'me')": {"trader", "operator"},
     "select account_resume('a', 'why', 'me')": {"operator"},
-    "select audit_append('me', 'did', 'it', '{}')": {"operator", "gate", "trader"},
+    "select audit_append('me', 'did', 'it', '{}')": {"operator"},
     "insert into audit values (1, 'me', 'did', 'it', '{}', now(), '', '')": set(),
     "update audit set actor = 'nobody'": set(),
     "delete from audit": set(),

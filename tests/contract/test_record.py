@@ -224,13 +224,24 @@ async def test_the_first_verdict_stands_and_other_gates_scopes_and_deployments_a
     assert await record.evidence(deployment_uid="dep", bundle_digest="x") == []
 
 
-async def test_a_window_remembers_which_deployments_opened_it(record_as: As) -> None:
+async def test_a_window_remembers_which_deployments_looked_at_overlapping_bars(record_as: As) -> None:
     gate = await record_as("gate")
-    looks = [("w", "b1", "one"), ("w", "b2", "one"), ("w", "b1", "one"), ("w", "b3", "two"), ("v", "b1", "one")]
-    counts = [await gate.open_window(window_key=w, bundle_digest=b, deployment_uid=d) for w, b, d in looks]
-    assert counts == [1, 1, 1, 2, 1]
-    assert await gate.window_openings("w") == 2
-    assert await gate.window_openings("never") == 0
+
+    async def look(deployment: str, bundle: str, start: int, end: int, symbol: str = "BTC/USD") -> int:
+        def at(day: int) -> datetime:
+            return datetime(2024, 1, day, tzinfo=UTC)
+
+        return await gate.open_window(
+            deployment_uid=deployment, bundle_digest=bundle, symbols=[symbol], start_at=at(start), end_at=at(end)
+        )
+
+    assert await look("one", "b1", 1, 20) == 1
+    assert await look("one", "b2", 1, 20) == 1  # opened together
+    assert await look("one", "b1", 1, 20) == 1  # looking again is no new look
+    assert await look("two", "b1", 1, 20) == 2  # the same bundle under another Deployment is one
+    assert await look("three", "b3", 2, 21) == 3  # a window that moved by a day is the same bars but one
+    assert await look("four", "b4", 21, 28) == 1
+    assert await look("five", "b5", 1, 20, symbol="ETH/USD") == 1
 
 
 async def test_a_promotion_is_recorded_once_per_change(record: Record) -> None:

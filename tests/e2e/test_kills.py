@@ -112,7 +112,7 @@ def test_each_kind_of_worker_killed_once_is_started_again_and_the_figures_are_th
     for word in ("ingest", "train", "gates", "exchange", "trade", "grade"):
         wait_for(lambda word=word: bool(children(tmp_path, word)) or process.poll() is not None, why=f"no {word} process")
         if word == "trade":  # in the middle of its trading, not before it
-            log = tmp_path / "state" / "logs" / "rules-hodl.log"
+            log = tmp_path / "state" / "logs" / "default.trader.rules-hodl.log"
             wait_for(lambda log=log: log.exists() and "trading" in log.read_text(), why="no trader trades")
             time.sleep(1.0)
         for pid in children(tmp_path, word)[:1]:
@@ -138,7 +138,7 @@ def test_a_database_that_goes_away_for_ten_seconds_delays_and_changes_nothing(
             port=free_port(),
             environment={"CAPPUCCINO_DATABASE_URL": url},
         )
-        log = tmp_path / "state" / "logs" / "rules-hodl.log"
+        log = tmp_path / "state" / "logs" / "default.trader.rules-hodl.log"
         wait_for(lambda: log.exists() and "trading" in log.read_text(), within=90, why="no trader trades")
         time.sleep(2.0)
         server.stop()

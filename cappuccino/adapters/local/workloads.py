@@ -21,15 +21,12 @@ from cappuccino.adapters.local.process import Child, LogFile, end_leftover
 from cappuccino.adapters.local.store import WorkloadRow, WorkloadStore
 from cappuccino.controllers.decision import Key, Workload, WorkloadStatus
 from cappuccino.core.clock import Clock
-from cappuccino.core.errors import RetryLater
+from cappuccino.core.errors import AWAY_EXIT_CODE, FINAL_EXIT_CODES, PREEMPTED_EXIT_CODE, RetryLater
 from cappuccino.reconcile.queue import Backoff
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-FINAL_CODES = (2, 3, 70)  # a person must act; stored bytes are wrong; we were wrong (core/errors.py)
-PREEMPTED_CODES = (143, 75)  # SIGTERM; a dependency is away
-AWAY_CODE = 75
 TIMED_OUT_CODE = 124
 _AWAY_SECONDS = 2.0  # a dependency that is away is asked no more often than this
 _GRACE_SECONDS = 10.0
@@ -203,18 +200,18 @@ class LocalWorkloads:
             message = f"it did not end within {workload.timeout_seconds:g} s"
             return {**over, "state": "Failed", "exit_code": TIMED_OUT_CODE, "message": message}
         if not self._supervising:  # the runner is stopping: this was no failure of the workload's
-            if workload.kind == "finite" and (code == 0 or code in FINAL_CODES):
+            if workload.kind == "finite" and (code == 0 or code in FINAL_EXIT_CODES):
                 return {**over, "state": "Failed" if code else "Succeeded"}
             return {**over, "state": "Pending", "restarts": row.restarts + 1, "finished_at": None}
-        if code == 0 or code in FINAL_CODES:
+        if code == 0 or code in FINAL_EXIT_CODES:
             return {**over, "state": "Failed" if code else "Succeeded"}
-        counted = code not in PREEMPTED_CODES
+        counted = code not in (PREEMPTED_EXIT_CODE, AWAY_EXIT_CODE)
         before = 0 if (now - began).total_seconds() >= self._settled_seconds else row.failures
         failures = before + 1 if counted else before
         if workload.kind == "finite" and failures > workload.retries:
             return {**over, "state": "Failed", "failures": failures}
         pause = self._backoff.seconds(max(1, failures))
-        due_at = now + timedelta(seconds=max(pause, _AWAY_SECONDS) if code == AWAY_CODE else pause)
+        due_at = now + timedelta(seconds=max(pause, _AWAY_SECONDS) if code == AWAY_EXIT_CODE else pause)
         return {**over, "state": "Pending", "restarts": row.restarts + 1, "failures": failures, "due_at": due_at}
 
     async def _settle(self, name: str, workload: Workload, outcome: Mapping[str, Any]) -> None:

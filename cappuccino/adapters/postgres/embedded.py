@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -151,6 +152,12 @@ class EmbeddedServer:
         try:
             for folder in {self._directory, self.socket_directory}:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                found = folder.lstat()
+                owners = (0, _NOBODY) if os.getuid() == 0 else (os.getuid(),)
+                if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
+                    raise InvalidInput(f"database folder {folder} belongs to somebody else: choose another state folder")
+                if folder != self._directory:
+                    folder.chmod(0o700)  # the server trusts whoever reaches its socket
                 if os.getuid() == 0:
                     os.chown(folder, _NOBODY, -1)
             probe = self._directory / f".probe-{os.getpid()}"

@@ -50,8 +50,12 @@ _STATE = """
 _DECISION = """
     insert into decision (account, bar_at, trader_uid, bundle_digest, intents, refusals, memory, trace, data_age_seconds)
     values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+    on conflict (account, bar_at) do nothing
 """
-_EQUITY = "insert into equity (account, bar_at, equity_usd, cash_usd, positions) values (%s, %s, %s, %s, %s)"
+_EQUITY = """
+    insert into equity (account, bar_at, equity_usd, cash_usd, positions) values (%s, %s, %s, %s, %s)
+    on conflict (account, bar_at) do nothing
+"""
 _ORDERS = """
     select i.*, e.state, e.reason as state_reason, e.venue_order_id, coalesce(e.filled_qty, 0) as reported_qty
       from intent i

@@ -197,19 +197,22 @@ class PostgresRecord:
         )
         return [rows.evidence(row) for row in found]
 
-    async def open_window(self, *, window_key: str, bundle_digest: str, deployment_uid: str) -> int:
+    async def open_window(
+        self, *, deployment_uid: str, bundle_digest: str, symbols: Sequence[str], start_at: datetime, end_at: datetime
+    ) -> int:
         with away_is_retry():
             async with self._pool.connection() as connection:
                 await connection.execute(
-                    "insert into window_opening (window_key, bundle_digest, deployment_uid) values (%s, %s, %s)"
-                    " on conflict do nothing",
-                    [window_key, bundle_digest, deployment_uid],
+                    "insert into window_opening (deployment_uid, bundle_digest, symbols, start_at, end_at)"
+                    " values (%s, %s, %s, %s, %s) on conflict do nothing",
+                    [deployment_uid, bundle_digest, list(symbols), start_at, end_at],
                 )
-        return await self.window_openings(window_key)
-
-    async def window_openings(self, window_key: str) -> int:
         row = await self._one(
-            "select count(distinct deployment_uid) as openings from window_opening where window_key = %s", window_key
+            "select count(distinct deployment_uid) as openings from window_opening"
+            " where symbols && %s::text[] and start_at < %s and end_at > %s",
+            list(symbols),
+            end_at,
+            start_at,
         )
         return int(row["openings"]) if row else 0
 
@@ -270,7 +273,9 @@ class PostgresRecord:
         fills = await self._all("select * from fill where account = %s order by filled_at, execution_id", name)
         intents = await self._all(
             "select i.*, (select e.state from order_event e where e.client_order_id = i.client_order_id"
-            " order by e.id desc limit 1) as state from intent i where i.account = %s order by i.created_at, i.client_order_id",
+            " order by e.id desc limit 1) as state, (select max(e.venue_order_id) from order_event e"
+            " where e.client_order_id = i.client_order_id) as venue_order_id"
+            " from intent i where i.account = %s order by i.created_at, i.client_order_id",
             name,
         )
         decisions = await self._all("select * from decision where account = %s order by bar_at", name)

@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData()
 
@@ -186,11 +186,13 @@ trial_result = Table(  # written once by the trainer; the operator moves trial.s
 window_opening = Table(  # every look at a gate window is remembered and divides its level
     "window_opening",
     metadata,
-    Column("window_key", Text, nullable=False),  # digest of snapshot, start and end
-    Column("bundle_digest", Text, nullable=False),
     Column("deployment_uid", Text, nullable=False),
+    Column("bundle_digest", Text, nullable=False),
+    Column("symbols", ARRAY(Text), nullable=False),
+    _at("start_at"),
+    _at("end_at"),
     _recorded(),
-    PrimaryKeyConstraint("window_key", "bundle_digest"),
+    PrimaryKeyConstraint("deployment_uid", "bundle_digest", "start_at", "end_at"),
 )
 
 evidence = Table(

@@ -59,9 +59,9 @@ def _workloads(kind: str, name: str, namespace: str) -> list[str]:
     if kind == "Deployment":
         return [deployment.gates_name(key), deployment.grade_name(key)]
     if kind == "Trader":
-        return [name, trader.farewell_name(key)]
+        return [key.workload(), trader.farewell_name(key)]
     if kind == "Trial":
-        return [name]
+        return [key.workload()]
     raise InvalidInput(f"a {kind} has no process of its own: look at its trials, as trial/{name}-00000")
 
 

@@ -78,7 +78,9 @@ def test_names_status_and_conditions_are_as_kubernetes_has_them(kind: type[Resou
     assert version["subresources"]["status"] == {}
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]
     assert conditions["items"]["required"] == ["type", "status", "reason"]
-    assert any("metadata.name.size() <= 40" in rule["rule"] for rule in schema_of(kind)["x-kubernetes-validations"])
+    assert any(
+        f"metadata.name.size() <= {kind.info.name_max}" in rule["rule"] for rule in schema_of(kind)["x-kubernetes-validations"]
+    )
     assert [column["name"] for column in version["additionalPrinterColumns"] if not column["priority"]][-1] == "Age"
 
 

@@ -11,7 +11,7 @@ from cappuccino.controllers.decision import Decision, Key, StartWorkload, StopWo
 from .builders import NOW, dataset, ready, running, snapshot
 
 KEY = Key("Dataset", "default", "market")
-RUN = "market-refresh"
+RUN = KEY.workload("refresh")
 
 
 def seen(**given: Any) -> Observed:

@@ -11,7 +11,7 @@ KEY = Key("Trader", "default", "desk-00001")
 
 
 def seen(**given: Any) -> Observed:
-    values: dict[str, Any] = {"trader": trader(), "key": KEY, "account": account(), "workload": running(KEY.name)}
+    values: dict[str, Any] = {"trader": trader(), "key": KEY, "account": account(), "workload": running(KEY.workload())}
     return Observed(**(values | given))
 
 
@@ -57,22 +57,28 @@ def test_removing_the_annotation_never_resumes() -> None:
 
 
 def test_a_crash_loop_backs_off_and_then_stalls_with_the_last_words() -> None:
-    waiting = running(KEY.name, state="Pending", failures=2, message="boom")
+    waiting = running(KEY.workload(), state="Pending", failures=2, message="boom")
     assert reason(decide(seen(workload=waiting), now=NOW)) == ("False", "BackOff")
-    looping = running(KEY.name, state="Pending", failures=11, message="boom")
+    looping = running(KEY.workload(), state="Pending", failures=11, message="boom")
     decision = decide(seen(workload=looping), now=NOW)
     assert reason(decision, "Stalled") == ("True", "CrashLoop")
+    assert decision.actions == (StopWorkload(name=KEY.workload()),)
+    stalled = decide(seen(trader=trader(status=decision.status), workload=None), now=NOW)
+    assert reason(stalled, "Stalled") == ("True", "CrashLoop")
+    assert started(stalled) == []
+    mended = decide(seen(trader=trader(status=decision.status, generation=2), workload=None), now=NOW)
+    assert started(mended) == [KEY.workload()]
 
 
 def test_a_final_refusal_stalls_and_is_not_started_again() -> None:
-    refused = running(KEY.name, state="Failed", exit_code=2, message="the venue refuses the key")
+    refused = running(KEY.workload(), state="Failed", exit_code=2, message="the venue refuses the key")
     decision = decide(seen(workload=refused), now=NOW)
     assert reason(decision, "Stalled") == ("True", "Refused")
     assert started(decision) == []
 
 
 def test_the_end_of_the_tape_is_finished_not_failed() -> None:
-    decision = decide(seen(workload=running(KEY.name, state="Succeeded", exit_code=0)), now=NOW)
+    decision = decide(seen(workload=running(KEY.workload(), state="Succeeded", exit_code=0)), now=NOW)
     assert reason(decision) == ("False", "Finished")
     assert reason(decision, "Stalled") == ("False", "Settled")
 
@@ -83,11 +89,11 @@ def deleted(**spec: Any) -> Any:
 
 def test_deleting_stops_the_process_then_flattens_then_lets_go() -> None:
     first = decide(seen(trader=deleted()), now=NOW)
-    assert StopWorkload(name=KEY.name) in first.actions
+    assert StopWorkload(name=KEY.workload()) in first.actions
     (start,) = [a for a in first.actions if isinstance(a, StartWorkload)]
     assert start.workload.arguments[-1] == "--flatten"
-    assert first.actions.index(StopWorkload(name=KEY.name)) < first.actions.index(start)
-    done = running("desk-00001-farewell", state="Succeeded")
+    assert first.actions.index(StopWorkload(name=KEY.workload())) < first.actions.index(start)
+    done = running(KEY.workload("farewell"), state="Succeeded")
     last = decide(seen(trader=deleted(), workload=None, farewell=done), now=NOW)
     (release,) = [a for a in last.actions if isinstance(a, PatchMetadata)]
     assert release.finalizers == ()
@@ -99,7 +105,7 @@ def test_on_delete_hold_keeps_the_positions() -> None:
 
 
 def test_a_farewell_that_failed_keeps_the_finalizer_and_says_so() -> None:
-    failed = running("desk-00001-farewell", state="Failed", exit_code=2, message="the key is refused")
+    failed = running(KEY.workload("farewell"), state="Failed", exit_code=2, message="the key is refused")
     decision = decide(seen(trader=deleted(), workload=None, farewell=failed), now=NOW)
     assert reason(decision, "Stalled") == ("True", "LeavingFailed")
     assert not any(isinstance(a, PatchMetadata) for a in decision.actions)

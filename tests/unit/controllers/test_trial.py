@@ -23,7 +23,7 @@ def moves(decision: Decision) -> list[str]:
 def test_a_waiting_trial_runs_one_workload_named_after_it() -> None:
     decision = decide(seen(), now=NOW)
     (start,) = [a for a in decision.actions if isinstance(a, StartWorkload)]
-    assert start.workload.name == "search-00000"
+    assert start.workload.name == "default.trial.search-00000"
     assert start.workload.arguments == ("train", "--study-uid", "uid-search", "--trials", "0")
     assert moves(decision) == ["Running"]
 
@@ -36,7 +36,10 @@ def test_a_lost_workload_is_started_again() -> None:
 
 def test_the_result_decides_even_when_the_workload_failed_afterwards() -> None:
     decision = decide(
-        seen(row=row(state="Running", result=result(objective=2.0)), workload=running(KEY.name, state="Failed", exit_code=1)),
+        seen(
+            row=row(state="Running", result=result(objective=2.0)),
+            workload=running(KEY.workload(), state="Failed", exit_code=1),
+        ),
         now=NOW,
     )
     assert moves(decision) == ["Complete"]
@@ -47,30 +50,30 @@ def test_the_result_decides_even_when_the_workload_failed_afterwards() -> None:
 
 def test_a_result_that_says_no_trades_fails_the_trial_with_its_reason() -> None:
     failed = result(succeeded=False, objective=None, reason="fold 0: no closed trade in 700 bars")
-    decision = decide(seen(row=row(state="Running", result=failed), workload=running(KEY.name)), now=NOW)
+    decision = decide(seen(row=row(state="Running", result=failed), workload=running(KEY.workload())), now=NOW)
     (move,) = decision.actions
     assert isinstance(move, WriteRecord)
     assert (move.arguments["to_state"], move.arguments["reason"]) == ("Failed", failed.reason)
 
 
 def test_a_workload_that_failed_for_good_fails_the_trial() -> None:
-    gone = running(KEY.name, state="Failed", exit_code=2, message="features 'x' is not a set")
+    gone = running(KEY.workload(), state="Failed", exit_code=2, message="features 'x' is not a set")
     decision = decide(seen(row=row(state="Running"), workload=gone), now=NOW)
     assert moves(decision) == ["Failed"]
 
 
 def test_success_without_a_result_is_read_again_before_it_is_a_failure() -> None:
-    done = running(KEY.name, state="Succeeded", exit_code=0, finished_at=NOW)
+    done = running(KEY.workload(), state="Succeeded", exit_code=0, finished_at=NOW)
     assert decide(seen(row=row(state="Running"), workload=done), now=NOW).requeue_after == 1.0
     later = decide(seen(row=row(state="Running"), workload=done), now=NOW + timedelta(seconds=6))
     assert moves(later) == ["Failed"]
 
 
 def test_a_pruned_trial_is_recorded_first_and_its_workload_stopped_next() -> None:
-    first = decide(seen(row=row(state="Running", reports={0: 0.1}), workload=running(KEY.name), prune=True), now=NOW)
+    first = decide(seen(row=row(state="Running", reports={0: 0.1}), workload=running(KEY.workload()), prune=True), now=NOW)
     assert moves(first) == ["Pruned"]
-    second = decide(seen(row=row(state="Pruned"), workload=running(KEY.name)), now=NOW)
-    assert second.actions == (StopWorkload(name=KEY.name),)
+    second = decide(seen(row=row(state="Pruned"), workload=running(KEY.workload())), now=NOW)
+    assert second.actions == (StopWorkload(name=KEY.workload()),)
 
 
 def test_a_finished_trial_whose_workload_is_forgotten_asks_for_nothing() -> None:
@@ -79,7 +82,7 @@ def test_a_finished_trial_whose_workload_is_forgotten_asks_for_nothing() -> None
 
 
 def test_a_deleted_trial_stops_its_workload() -> None:
-    assert decide(seen(trial=None, workload=running(KEY.name)), now=NOW).actions == (StopWorkload(name=KEY.name),)
+    assert decide(seen(trial=None, workload=running(KEY.workload())), now=NOW).actions == (StopWorkload(name=KEY.workload()),)
 
 
 def test_a_trial_that_no_study_made_is_stalled() -> None:

@@ -225,7 +225,7 @@ def test_the_version_is_the_packages(capsys: Captured) -> None:
 
 def test_logs_are_those_of_the_objects_workloads_and_need_no_runner(capsys: Captured, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "s-00001.log").write_text("one\ntwo\nthree\n")
+    (tmp_path / "logs" / "default.trial.s-00001.log").write_text("one\ntwo\nthree\n")
     assert main(["logs", "trial/s-00001", "--state", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
     assert main(["logs", "trial", "s-00001", "--tail", "1", "--state", str(tmp_path)]) == 0

@@ -216,7 +216,7 @@ grant select on account, intent, order_event, fill, decision, equity, trader_sta
 grant insert on intent, order_event, fill, decision, equity, trader_state to cappuccino_trader;
 grant update (state, recorded_at) on trader_state to cappuccino_trader;  -- the one thing a trader may overwrite
 
-grant execute on function audit_append(text, text, text, jsonb) to cappuccino_operator, cappuccino_gate, cappuccino_trader;
+grant execute on function audit_append(text, text, text, jsonb) to cappuccino_operator;
 grant execute on function audit_digest(bytea, bigint, text, text, text, jsonb, timestamptz)
     to cappuccino_operator, cappuccino_dashboard;
 grant execute on function account_acquire(text, text, text, double precision),

@@ -124,11 +124,13 @@ CREATE TABLE trial_result (
 );
 
 CREATE TABLE window_opening (
-    window_key TEXT NOT NULL,
-    bundle_digest TEXT NOT NULL,
     deployment_uid TEXT NOT NULL,
+    bundle_digest TEXT NOT NULL,
+    symbols TEXT[] NOT NULL,
+    start_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    end_at TIMESTAMP WITH TIME ZONE NOT NULL,
     recorded_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
-    PRIMARY KEY (window_key, bundle_digest)
+    PRIMARY KEY (deployment_uid, bundle_digest, start_at, end_at)
 );
 
 CREATE TABLE workload (

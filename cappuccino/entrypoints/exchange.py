@@ -27,6 +27,7 @@ from cappuccino.adapters.venue_server.app import DESK, build_app
 from cappuccino.adapters.venue_server.journal import Journal
 from cappuccino.core.clock import from_epoch, iso, parse_iso, to_epoch
 from cappuccino.core.errors import CappuccinoError, Conflict, InvalidInput
+from cappuccino.entrypoints.settings import EXCHANGE_TOKEN as TOKEN
 from cappuccino.exchange.simulator import SimulatedExchange
 from cappuccino.exchange.tape import MICROSECONDS, Tape
 from cappuccino.exchange.terms import Terms
@@ -34,13 +35,12 @@ from cappuccino.exchange.venue import ALPACA_FEE_TIERS, flat_fee
 from cappuccino.market import quality
 from cappuccino.market.bars import Bars
 
-TOKEN = "CAPPUCCINO_EXCHANGE_TOKEN"  # noqa: S105 - the name of a variable
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExchangeSettings:
     """start: epoch seconds at which the clock starts, None: the first bar; earlier bars are history.
     speed: bars per wall second at most; 0 without limit, in lockstep only. port 0: any free one.
+    start_with: sessions with which the clock starts by itself, 0: by the control endpoint only.
     requests_per_minute: per account and market minute; 0 without limit. journal: None forgets at the end.
     """
 
@@ -49,6 +49,7 @@ class ExchangeSettings:
     start: int | None = None
     speed: float = 0.0
     free: bool = False
+    start_with: int = 0
     tick_bps: float = 100.0
     terms: Terms = field(default_factory=Terms)
     journal: Path | None = None
@@ -85,6 +86,7 @@ async def _serve(settings: ExchangeSettings, exchange: SimulatedExchange, announ
         journal,
         speed=settings.speed,
         free=settings.free,
+        start_with=settings.start_with,
         requests_per_minute=settings.requests_per_minute,
         token=settings.token,
     )
@@ -186,6 +188,7 @@ def _settings(options: argparse.Namespace) -> ExchangeSettings:
         start=None if options.start is None else to_epoch(parse_iso(options.start)),
         speed=options.speed,
         free=options.free,
+        start_with=options.start_with,
         tick_bps=options.tick_bps,
         terms=terms,
         journal=options.journal,
@@ -219,6 +222,7 @@ def _parser(*, needs_bars: bool) -> argparse.ArgumentParser:
     add("--port", type=int, default=8700, help="0: any free one (default %(default)s)")
     add("--start", help="market time at which the clock starts, RFC 3339; earlier bars are history")
     add("--speed", type=float, default=0.0, help="bars per wall second at most; 0: no limit (lockstep only)")
+    add("--start-with", type=int, default=0, help="sessions with which the clock starts by itself; 0: when it is told to")
     add("--free", action="store_true", help="run by the wall's time instead of waiting for the sessions")
     add("--tick-bps", type=float, default=100.0, help="largest step between two ticks of a bar (default %(default)s)")
     add("--fee-bps", type=_decimal, help="one fee for all; default: Alpaca's tiers by 30-day volume")

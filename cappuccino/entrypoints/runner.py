@@ -33,7 +33,7 @@ from cappuccino.api.study import Sampler as SamplerSpec
 from cappuccino.controllers.decision import Workload
 from cappuccino.core.clock import SystemClock
 from cappuccino.entrypoints import presence
-from cappuccino.entrypoints.settings import ARTIFACTS_URL, DATABASE_URL, EXCHANGE_URL, state_folder
+from cappuccino.entrypoints.settings import ARTIFACTS_URL, DATABASE_URL, EXCHANGE_TOKEN, EXCHANGE_URL, SECRETS, state_folder
 from cappuccino.reconcile.observers import Search, controllers
 from cappuccino.search.sampler import MedianPruner, NoPruner, Pruner, Sampler
 from cappuccino.telemetry.logs import configure, get_logger
@@ -41,7 +41,10 @@ from cappuccino.telemetry.logs import configure, get_logger
 EXCHANGE = "exchange"
 EXCHANGE_PORT = 8700
 # What a child may inherit: its interpreter and its numeric libraries need them. Nothing else of the shell's gets to a trader.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "VIRTUAL_ENV", "CAPPUCCINO_FAILPOINT")
+INHERITED = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "VIRTUAL_ENV", "CAPPUCCINO_FAILPOINT"),
+    *(EXCHANGE_TOKEN, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +81,15 @@ async def started(settings: RunnerSettings) -> AsyncIterator[Started]:
     try:
         await asyncio.to_thread(migrate, database_url)
         artifacts_url = os.environ.get(ARTIFACTS_URL) or (state / "artifacts").as_uri()
-        exchange_url = os.environ.get(EXCHANGE_URL) or f"http://127.0.0.1:{settings.exchange_port}"
+        own = f"http://127.0.0.1:{settings.exchange_port}"
+        exchange_url = own if settings.exchange is not None else os.environ.get(EXCHANGE_URL) or own
         pool = await open_async_pool(database_url, "operator", max_size=8)
         try:
             clock = SystemClock()
             workloads = LocalWorkloads(
                 PostgresWorkloadStore(pool, WorkloadRow),
                 command=(sys.executable, "-m", "cappuccino.entrypoints.worker"),
-                environment=_environment(database_url, artifacts_url, exchange_url),
+                environment=_environment(database_url, artifacts_url, exchange_url, settings.state / "secrets"),
                 log_directory=state / "logs",
                 clock=clock,
             )
@@ -125,12 +129,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--exchange-bars", type=Path, help="serve the simulated exchange over this file of bars")
     parser.add_argument("--exchange-start", help="market time at which its clock starts, RFC 3339")
     parser.add_argument("--exchange-speed", default="1", help="bars per wall second at most (default %(default)s)")
+    parser.add_argument("--exchange-traders", default="1", help="its clock starts with so many (default %(default)s)")
     parser.add_argument("--exchange-port", type=int, default=EXCHANGE_PORT)
     options = parser.parse_args(argv)
     configure(process="runner")
     exchange: list[str] | None = None
     if options.exchange_bars:
         exchange = ["--bars", str(options.exchange_bars.resolve()), "--speed", options.exchange_speed]
+        exchange += ["--start-with", options.exchange_traders]
         exchange += ["--start", options.exchange_start] if options.exchange_start else []
     settings = RunnerSettings(
         state=state_folder(options.state),
@@ -165,12 +171,13 @@ def _exchange(settings: RunnerSettings) -> Workload:
     )
 
 
-def _environment(database_url: str, artifacts_url: str, exchange_url: str) -> Mapping[str, str]:
+def _environment(database_url: str, artifacts_url: str, exchange_url: str, secrets: Path) -> Mapping[str, str]:
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return kept | {
         DATABASE_URL: database_url,
         ARTIFACTS_URL: artifacts_url,
         EXCHANGE_URL: exchange_url,
+        SECRETS: os.environ.get(SECRETS) or str(secrets),
         "OMP_NUM_THREADS": kept.get("OMP_NUM_THREADS", "1"),
         "PYTHONUNBUFFERED": "1",
     }

@@ -3,6 +3,8 @@
 CAPPUCCINO_DATABASE_URL   the record                     (every process)
 CAPPUCCINO_ARTIFACTS_URL  file:// or s3://               (ingest, train, validate, trade)
 CAPPUCCINO_EXCHANGE_URL   the simulated exchange         (trade; a Trader's venue.url replaces it)
+CAPPUCCINO_EXCHANGE_TOKEN secret of the exchange's control endpoints (exchange, trade)
+CAPPUCCINO_SECRETS        folder of Secrets, each a folder with the files key_id and secret_key (trade on a real venue)
 CAPPUCCINO_SPEC           what the controller asks for, as JSON
 CAPPUCCINO_STATE          the runner's folder            (runner, command line; default .cappuccino)
 """
@@ -21,6 +23,8 @@ from cappuccino.core.errors import InvalidInput
 DATABASE_URL = "CAPPUCCINO_DATABASE_URL"
 ARTIFACTS_URL = "CAPPUCCINO_ARTIFACTS_URL"
 EXCHANGE_URL = "CAPPUCCINO_EXCHANGE_URL"
+EXCHANGE_TOKEN = "CAPPUCCINO_EXCHANGE_TOKEN"  # noqa: S105 - the name of a variable
+SECRETS = "CAPPUCCINO_SECRETS"
 SPEC = "CAPPUCCINO_SPEC"
 STATE = "CAPPUCCINO_STATE"
 

@@ -4,7 +4,7 @@
 
 What it may do is the Trader's spec, as JSON in CAPPUCCINO_SPEC (a Trader manifest's `spec`). The rest of the
 environment: CAPPUCCINO_DATABASE_URL, CAPPUCCINO_ARTIFACTS_URL, CAPPUCCINO_EXCHANGE_URL (venue.url replaces it),
-CAPPUCCINO_EXCHANGE_TOKEN, and on Alpaca APCA_API_KEY_ID with APCA_API_SECRET_KEY.
+CAPPUCCINO_EXCHANGE_TOKEN, and on Alpaca CAPPUCCINO_SECRETS, where the Secret of venue.accountSecretRef lies.
 
 Ends with 0 when the simulated venue's tape ended with everything recorded (or, with --flatten, everything sold); 2 or 3
 when a person must act; 70 when a rule of our own was broken, after halting the account; 75 when a restart is worth it;
@@ -50,7 +50,7 @@ from cappuccino.core.errors import (
 )
 from cappuccino.core.money import dec
 from cappuccino.entrypoints.health_server import HealthServer
-from cappuccino.entrypoints.settings import EXCHANGE_URL, WorkerSettings, required
+from cappuccino.entrypoints.settings import EXCHANGE_TOKEN, EXCHANGE_URL, SECRETS, WorkerSettings, required
 from cappuccino.risk.barriers import Barriers
 from cappuccino.risk.limits import Limits
 from cappuccino.telemetry.logs import configure, get_logger
@@ -65,8 +65,6 @@ from cappuccino.trading.situation import SessionConfig
 LEASE_SECONDS = 15.0
 POOL_SIZE = 2  # the session's connection and the lease's
 _STALE_BARS = 2
-TOKEN = "CAPPUCCINO_EXCHANGE_TOKEN"  # noqa: S105 - the name of a variable
-KEY_ID, SECRET_KEY = "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +117,8 @@ def trade(settings: TradeSettings) -> int:
         )
     if settings.release:
         if spec.venue.kind == "simulated":
-            leave(spec.venue.url or required(EXCHANGE_URL), settings.account, token=os.environ.get(TOKEN, ""))
+            url = spec.venue.url or required(EXCHANGE_URL)
+            leave(url, settings.account, token=_token(url))
         return 0
     bundle = fetch_local(open_blobs(settings.artifacts_url), settings.bundle_digest, settings.bundle_folder)
     metrics = TraderMetrics()
@@ -177,7 +176,7 @@ def _run(settings: TradeSettings, session: Session, ledger: PostgresLedger, leas
         if settings.flatten:
             session.flatten()
             if venue.url is not None:
-                leave(venue.url, settings.account, token=os.environ.get(TOKEN, ""))
+                leave(venue.url, settings.account, token=_token(venue.url))
             return 0
         stop: Stop = session.run()
         return 0 if stop.finished else PREEMPTED_EXIT_CODE
@@ -205,7 +204,7 @@ def _leave(settings: TradeSettings, venue: Venue) -> None:
     """A trader that waits for a person must not hold up a simulated market."""
     if venue.url is not None:
         try:
-            leave(venue.url, settings.account, token=os.environ.get(TOKEN, ""))
+            leave(venue.url, settings.account, token=_token(venue.url))
         except RetryLater as error:
             get_logger("trade").warning("not_left", error=str(error))
 
@@ -236,16 +235,16 @@ def _venue(settings: TradeSettings, bundle: Bundle, ledger: PostgresLedger) -> V
     capital = dec(spec.capital_usd)
     feed: LockstepFeed | WallClockFeed
     if spec.venue.kind == "simulated":
-        token = os.environ.get(TOKEN, "")
-        url: str | None = spec.venue.url or required(EXCHANGE_URL)
-        assert url is not None
-        credentials = open_account(url, settings.account, capital_usd=f"{capital:f}", token=token)
-        endpoints = Endpoints.at(url)
+        own = spec.venue.url or required(EXCHANGE_URL)
+        url: str | None = own
+        token = _token(own)
+        credentials = open_account(own, settings.account, capital_usd=f"{capital:f}", token=token)
+        endpoints = Endpoints.at(own)
         streams = Streams(credentials, endpoints, symbols=symbols, inbox=inbox, orders=not shadow)
-        feed = LockstepFeed(url, settings.account, token=token, inbox=inbox, streams=streams)
+        feed = LockstepFeed(own, settings.account, token=token, inbox=inbox, streams=streams)
     elif spec.venue.kind == "alpaca":
         url = None
-        credentials = Credentials(key_id=required(KEY_ID), secret_key=required(SECRET_KEY))
+        credentials = _credentials(spec)
         endpoints = Endpoints()
         streams = Streams(credentials, endpoints, symbols=symbols, inbox=inbox, orders=not shadow)
         feed = WallClockFeed(bundle.contract.timeframe, clock=SystemClock(), inbox=inbox, streams=streams)
@@ -256,6 +255,29 @@ def _venue(settings: TradeSettings, bundle: Bundle, ledger: PostgresLedger) -> V
         fills = ledger.load().fills
         broker = ShadowBroker(broker, symbols=symbols, capital_usd=capital, costs=bundle.costs, fills=fills)
     return Venue(name=_venue_name(spec), broker=broker, feed=feed, url=url)
+
+
+def _credentials(spec: TraderSpec) -> Credentials:
+    """The key and secret of `venue.accountSecretRef`: two files in a folder, as a cluster mounts a Secret.
+
+    Raises:
+        InvalidInput: no Secret is named, or it cannot be read; says which file is looked for.
+    """
+    if spec.venue.account_secret_ref is None:
+        raise InvalidInput(f"venue {spec.venue.kind} needs a key even to look: name a Secret in venue.accountSecretRef")
+    folder = Path(required(SECRETS)) / spec.venue.account_secret_ref.name
+    try:
+        key_id, secret_key = ((folder / name).read_text().strip() for name in ("key_id", "secret_key"))
+    except OSError as error:
+        raise InvalidInput(
+            f"Secret {folder.name}: {error.filename} cannot be read ({error.strerror}): write it there"
+        ) from error
+    return Credentials(key_id=key_id, secret_key=secret_key)
+
+
+def _token(url: str) -> str:
+    """The control endpoints' secret, for the cluster's own exchange only: a manifest's venue.url is not trusted with it."""
+    return os.environ.get(EXCHANGE_TOKEN, "") if url == os.environ.get(EXCHANGE_URL) else ""
 
 
 def _settings(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> TradeSettings:

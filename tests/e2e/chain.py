@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
+from cappuccino.adapters.postgres.embedded import EmbeddedServer
 from cappuccino.api.manifests import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,3 +84,8 @@ def wait_for(what: Callable[[], bool], *, within: float = 60, why: str = "") -> 
     while not what():
         assert time.monotonic() < deadline, f"waited {within:g} s in vain: {why}"
         time.sleep(0.05)
+
+
+def rows(folder: Path, *queries: str) -> list[list[tuple[Any, ...]]]:
+    with EmbeddedServer(folder / "state" / "postgres") as server, psycopg.connect(server.url()) as connection:
+        return [connection.execute(query.encode()).fetchall() for query in queries]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .chain import demo, manifests, summary
+from .chain import demo, manifests, rows, summary
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,8 @@ def test_a_planted_edge_passes_the_gates_and_trades_on_paper(tmp_path: Path) -> 
         assert (trader["fills"] > 0) == (not trader["name"].endswith("-cash"))
         assert trader["restarts"] == 0
     assert told["ledger_matches_exchange"] is True
+    (tokens,) = rows(tmp_path, "select distinct token from account")
+    assert tokens == [(1,)]  # each trader took its account once: nobody ended it, not even a trial of the same name
     assert set(told["elapsed_seconds"]) == {"services", "data", "search", "gates", "paper", "grade"}
     assert (tmp_path / "report.html").stat().st_size > 10_000
 

@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from cappuccino.adapters.postgres.embedded import EmbeddedServer
 
-from .chain import ROOT, demo, finish, free_port, manifests, start, summary, wait_for
+from .chain import ROOT, demo, finish, free_port, manifests, rows, start, summary, wait_for
 from .test_chain import small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -37,11 +36,6 @@ def figures(folder: Path) -> dict[str, Any]:
         "traders": [(t["name"], t["orders"], t["fills"], t["fees_usd"], t["final_equity_usd"]) for t in told["traders"]],
         "ledger": (told["ledger_matches_exchange"], told["ledger_differences"]),
     }
-
-
-def rows(folder: Path, *queries: str) -> list[list[tuple[Any, ...]]]:
-    with EmbeddedServer(folder / "state" / "postgres") as server, psycopg.connect(server.url()) as connection:
-        return [connection.execute(query.encode()).fetchall() for query in queries]
 
 
 def assert_nothing_doubled(folder: Path) -> None:

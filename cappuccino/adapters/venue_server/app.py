@@ -36,6 +36,7 @@ def build_app(
     *,
     speed: float = 0.0,
     free: bool = False,
+    start_with: int = 0,
     requests_per_minute: int = 200,
     token: str = "",
     middlewares: Sequence[Middleware] = (),
@@ -51,7 +52,7 @@ def build_app(
     keys = Keys(exchange)
     trades, data = TradingStream(keys), DataStream(exchange, keys)
     desk.listen(trades.tell)
-    metronome = Metronome(desk, publish=data.publish, speed=speed, free=free)
+    metronome = Metronome(desk, publish=data.publish, speed=speed, free=free, start_with=start_with)
     app = web.Application(middlewares=[_unknown_path, *middlewares])
     for face in (
         TradingRest(desk, keys, RateLimit(requests_per_minute)),

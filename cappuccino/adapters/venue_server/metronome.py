@@ -31,14 +31,16 @@ class _Session:
 
 
 class Metronome:
-    """Args: `publish` tells the market data of the present tick, before the sessions hear of it."""
+    """Args: `publish` tells the market data of the present tick, before the sessions hear of it. `start_with`: sessions with
+    which the clock starts by itself, 0: only when told."""
 
-    def __init__(self, desk: Desk, *, publish: Callable[[], None], speed: float, free: bool) -> None:
+    def __init__(self, desk: Desk, *, publish: Callable[[], None], speed: float, free: bool, start_with: int = 0) -> None:
         self._desk = desk
         self._exchange = desk.exchange
         self._publish = publish
         self.speed = speed
         self.free = free
+        self._start_with = start_with
         self._sessions: dict[str, _Session] = {name: _Session() for name in self._exchange.joined}
         self._waiting: set[str] = set()
         self._changed = asyncio.Event()
@@ -101,6 +103,9 @@ class Metronome:
     async def run(self) -> None:
         """Until the tape ends. The clock of an exchange that is restarted goes on at the tick at which it was."""
         while not self._exchange.started:
+            if self._start_with and len(self._sessions) >= self._start_with:
+                await self._desk.execute(Start())
+                break
             await self._change()
         self._due = asyncio.get_running_loop().time()
         while not self._exchange.ended:

@@ -99,6 +99,36 @@ def show(file: File, timeframe: Timeframe = None, output: options.TextOrJson = D
 
 
 @data.command()
+def export(
+    manifest: Annotated[Path, typer.Argument(help="A manifest, or a folder of them, with one Dataset.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
+    days: Annotated[int, typer.Option("--days", min=0, help="Days beyond the Dataset's end, to trade on paper.")] = 0,
+) -> None:
+    """Write a Dataset's bars to a file, straight from its source: what the simulated exchange can be run over.
+
+    Examples:
+
+    \b
+      cappuccino data export examples/quickstart --days 32 -o market.parquet
+    """
+    from cappuccino.api import Dataset
+    from cappuccino.api.manifests import load, parse
+    from cappuccino.core.clock import parse_iso, to_epoch
+    from cappuccino.core.timeframe import Timeframe as Frame
+    from cappuccino.entrypoints.ingest import source_of
+
+    found = [resource for document, where in load(manifest) if isinstance(resource := parse(document, source=where), Dataset)]
+    if len(found) != 1 or found[0].spec.end is None:
+        raise InvalidInput(f"{manifest}: {len(found)} Datasets with an end: name a manifest that has one")
+    spec = found[0].spec
+    assert spec.end is not None  # checked above
+    start, end = to_epoch(parse_iso(spec.start)), to_epoch(parse_iso(spec.end)) + days * 86400
+    rows = source_of(spec.source, start=spec.start).fetch(spec.symbols, Frame.parse(spec.timeframe), start, end)
+    rows.write_parquet(out)
+    typer.echo(f"{out}: {len(rows):,} bars of {len(spec.symbols)} symbols")
+
+
+@data.command()
 def features(output: options.TextOrJson = Document.TEXT) -> None:
     """List the features that a Dataset or a Study may name, with their periods, and the named sets.
 

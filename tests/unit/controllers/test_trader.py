@@ -34,6 +34,12 @@ def test_a_new_trader_gets_its_finalizer_before_its_process() -> None:
     assert second.workload.kind == "continuous"
 
 
+def test_no_two_objects_share_a_workload_whatever_they_are_called() -> None:
+    keys = [Key(kind, space, "x") for kind in ("Dataset", "Study", "Trial", "Deployment", "Trader") for space in ("a", "b")]
+    assert len({key.workload(role) for key in keys for role in ("", "gates", "grade")}) == 3 * len(keys)
+    assert Key("Trader", "default", "exchange").workload() != "exchange"
+
+
 def test_it_is_ready_only_while_it_holds_its_account() -> None:
     assert reason(decide(seen(), now=NOW)) == ("True", "Trading")
     assert reason(decide(seen(account=account(held=False)), now=NOW)) == ("False", "Reconciling")

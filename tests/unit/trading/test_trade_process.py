@@ -229,7 +229,7 @@ def test_an_exchange_that_is_killed_and_started_again_is_waited_for(database_url
     [
         ({"mode": "live", "venue": {"kind": "alpaca", "accountSecretRef": {"name": "s"}}}, 2, "needs a promotion"),
         ({"venue": {"kind": "coinbase", "accountSecretRef": {"name": "s"}}}, 2, "cannot be traded"),
-        ({"venue": {"kind": "alpaca", "accountSecretRef": {"name": "s"}}}, 2, "APCA_API_KEY_ID is not set"),
+        ({"venue": {"kind": "alpaca", "accountSecretRef": {"name": "s"}}}, 2, "CAPPUCCINO_SECRETS is not set"),
         ({"capitalUsd": -5}, 2, "capitalUsd"),
         ({"colour": "red"}, 2, "unknown field"),
         ({"venue": {"kind": "simulated", "url": "http://127.0.0.1:9"}}, 75, "is away"),

@@ -40,6 +40,7 @@ from cappuccino.trading.ports import (
     Quote,
     Refused,
     Stop,
+    Unclear,
     VenueFill,
     VenueOrder,
 )
@@ -162,15 +163,19 @@ class Desk:
             log.warning("journal_away_exit_sent_first", orders=[i.client_order_id for i in intents])
             self._unjournalled.extend(intents)
 
+    def _deny(self, order: Order, reason: str) -> None:
+        """An order of ours that is not sent."""
+        at = self.now or order.intent.created_at
+        self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason=reason)), at)
+
     def _submit(self, client_order_id: str) -> None:
         order = self.orders[client_order_id]
         at = self.now or order.intent.created_at
         if not self._lease.alive:
-            self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason="the lease on the account is lost")), at)
+            self._deny(order, "the lease on the account is lost")
             return
         if self._lease.halted_reason and not order.intent.is_exit:  # it may have been journalled before the halt
-            reason = f"halted: {self._lease.halted_reason}"
-            self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason=reason)), at)
+            self._deny(order, f"halted: {self._lease.halted_reason}")
             return
         order = observe(order, Report(state=OrderState.SUBMITTED, at=at))
         self.orders[client_order_id] = order
@@ -178,6 +183,13 @@ class Desk:
         outcome = self.broker.submit(order.intent)
         self._metrics.submitted(order.intent.side, type(outcome).__name__.lower(), self._monotonic() - started)
         reach("answered")
+        self._take(order, outcome)
+        if self.orders[client_order_id].state is OrderState.UNKNOWN:
+            self.settle([client_order_id], until_known=True)
+
+    def _take(self, order: Order, outcome: Answered | Refused | Unclear) -> None:
+        """What the venue said to an order that was sent; silence is not a refusal."""
+        at = self.now or order.intent.created_at
         if isinstance(outcome, Answered):
             self._report(order, outcome.order)
         elif isinstance(outcome, Refused) and outcome.code != _DUPLICATE:
@@ -186,7 +198,6 @@ class Desk:
         else:
             log.warning("order_outcome_unknown", order=order.id, symbol=order.intent.symbol, message=outcome.message)
             self._set(observe(order, Report(state=OrderState.UNKNOWN, at=at, reason=outcome.message)), at)
-            self.settle([client_order_id], until_known=True)
 
     # --- settling -----------------------------------------------------------------------------------
 
@@ -241,7 +252,8 @@ class Desk:
         elif order.state is OrderState.UNKNOWN:
             if self._lease.alive and self.wanted(order.intent):
                 self.orders[order.id] = observe(order, Report(state=OrderState.SUBMITTED, at=order.intent.created_at))
-                self._resend(self.orders[order.id])
+                sent = self.orders[order.id]
+                self._take(sent, self.broker.submit(sent.intent))
             else:
                 self.abandon(order, reason="absent at the venue and no longer wanted", at=self.now or order.intent.created_at)
             return
@@ -249,16 +261,6 @@ class Desk:
             for fill in self.broker.fills_since(order.intent.created_at - _LOOK_BACK):
                 if fill.client_order_id == order.id or fill.venue_order_id == order.venue_order_id:
                     self._execute(self.orders[order.id], fill.execution, charged=True)
-
-    def _resend(self, order: Order) -> None:
-        at = self.now or order.intent.created_at
-        outcome = self.broker.submit(order.intent)
-        if isinstance(outcome, Answered):
-            self._report(order, outcome.order)
-        elif isinstance(outcome, Refused) and outcome.code != _DUPLICATE:
-            self._set(observe(order, Report(state=OrderState.REJECTED, at=at, reason=f"{outcome.code}: {outcome.message}")), at)
-        else:
-            self._set(observe(order, Report(state=OrderState.UNKNOWN, at=at, reason=outcome.message)), at)
 
     def _cancel(self, orders: Iterable[Order]) -> None:
         for order in orders:
@@ -271,8 +273,7 @@ class Desk:
         """Cancel whatever of ours the venue still works on, and see it through."""
         for order in self.unfinished:
             if order.state is OrderState.INITIALIZED and self.broker.order_by_client_id(order.id) is None:
-                at = self.now or order.intent.created_at
-                self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason="never sent, and no longer wanted")), at)
+                self._deny(order, "never sent, and no longer wanted")
         orders = self.unfinished
         self._cancel(orders)
         self.settle([order.id for order in orders])

@@ -247,6 +247,23 @@ def test_a_halt_that_only_the_database_knows_refuses_the_journal() -> None:
     assert any(r["rule"] == "halted" for d in trader.ledger.decisions for r in d.refusals)
 
 
+def test_a_halt_after_the_journal_stops_the_orders_that_are_not_out_yet() -> None:
+    trader = churner()
+    trader.on_halt = "cancel"
+    journal, halted = trader.ledger.journal, "between journal and order"
+
+    def halt_after_journal(*given: object, **named: object) -> None:
+        journal(*given, **named)  # type: ignore[arg-type]
+        trader.ledger.halted = halted
+        trader.lease.renew()  # what the lease's thread does within a second
+
+    trader.ledger.journal = halt_after_journal  # type: ignore[method-assign]
+    trader.run()
+    assert trader.venue.submissions == []
+    assert {str(order.state) for order in trader.ledger.load().orders} == {"DENIED"}
+    assert trader.books_agree()
+
+
 def test_drawdown_from_the_persisted_baseline_halts_with_its_numbers() -> None:
     prices = {A: [100, 100, 100, 100, 60, 60, 60], B: [100] * 7}
     trader = Trader(

@@ -158,6 +158,8 @@ def read(folder: Path) -> list[Document]:
     """Every document of the folder, in the order in which they are best applied."""
     order = ("Dataset", "Study", "Deployment")
     documents = [parse(document, source=where).to_json() for document, where in load(folder)]
+    for kind in order:
+        _one(documents, kind)
     return sorted(documents, key=lambda document: order.index(document["kind"]))
 
 

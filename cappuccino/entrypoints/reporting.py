@@ -22,6 +22,7 @@ from cappuccino.controllers.rows import Evidence as EvidenceRow
 from cappuccino.core.blobs import Blobs
 from cappuccino.core.clock import to_epoch
 from cappuccino.core.errors import NotFound
+from cappuccino.core.money import dec
 from cappuccino.core.timeframe import SECONDS_PER_YEAR
 from cappuccino.entrypoints.grading import Graded, closes_of, fills_of, grade_account
 from cappuccino.entrypoints.summary import CandidateSummary, GateSummary, Summary, TraderSummary
@@ -130,7 +131,7 @@ def _broken(told: Told) -> bool:
 
 
 def differs(item: Traded, ledger: Ledger | None) -> list[str]:
-    """What a trader's record says otherwise than the exchange's ledger: fills one by one, then cash and equity."""
+    """What a trader's record says otherwise than the exchange's ledger: fills one by one, then cash and positions."""
     who = item.trader.name
     if ledger is None:
         return [f"{who}: the exchange has no account {item.account.name}"]
@@ -143,15 +144,25 @@ def differs(item: Traded, ledger: Ledger | None) -> list[str]:
         for key in ours.keys() & theirs.keys()
         if ours[key] != theirs[key]
     ]
-    if item.account.equity:
-        last = item.account.equity[-1]
-        if Decimal(last.cash_usd) != Decimal(ledger["cash_usd"]):
-            found.append(f"{who}: cash {last.cash_usd} against {ledger['cash_usd']}")
-        held = {symbol: Decimal(str(position["qty"])) for symbol, position in last.positions.items()}
-        true = {symbol: Decimal(position["qty"]) for symbol, position in ledger["positions"].items()}
-        if {s: q for s, q in held.items() if q} != {s: q for s, q in true.items() if q}:
-            found.append(f"{who}: positions {held} against {true}")
+    cash, held = _book(item)
+    if cash != Decimal(ledger["cash_usd"]):
+        found.append(f"{who}: cash {cash} against {ledger['cash_usd']}")
+    true = {symbol: Decimal(position["qty"]) for symbol, position in ledger["positions"].items()}
+    if held != {symbol: qty for symbol, qty in true.items() if qty}:
+        found.append(f"{who}: positions {held} against {true}")
     return sorted(found)
+
+
+def _book(item: Traded) -> tuple[Decimal, dict[str, Decimal]]:
+    """Cash and what is held, from the record's fills: exact, because money moves by quantity x price and the fee beside it."""
+    cash, held = dec(item.trader.spec.capital_usd), dict[str, Decimal]()
+    for row in item.account.fills:
+        base, value = row["symbol"].partition("/")[0], row["qty"] * row["price"]
+        bought = row["side"] == "buy"
+        cash += (-value if bought else value) - (row["fee"] if row["fee_asset"] != base else 0)
+        moved = (row["qty"] if bought else -row["qty"]) - (row["fee"] if row["fee_asset"] == base else 0)
+        held[row["symbol"]] = held.get(row["symbol"], Decimal(0)) + moved
+    return cash, {symbol: qty for symbol, qty in held.items() if qty}
 
 
 def _fill_key(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -77,6 +77,8 @@ class Child:
         return cls(process, write_end, started(process.pid))
 
     def go(self) -> None:
+        if self._pipe < 0:
+            return  # it has ended before it could begin, and wait() has closed the pipe
         try:
             os.write(self._pipe, lifeline.GO)
         except BrokenPipeError:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, Cursor
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
@@ -55,6 +55,11 @@ _DECISION = """
 _EQUITY = """
     insert into equity (account, bar_at, equity_usd, cash_usd, positions) values (%s, %s, %s, %s, %s)
     on conflict (account, bar_at) do nothing
+"""
+_COMMITTED = """
+    select e.equity_usd = %(equity)s and e.cash_usd = %(cash)s and e.positions = %(positions)s
+       and (%(intents)s::jsonb is null or d.intents = %(intents)s and d.refusals = %(refusals)s and d.memory = %(memory)s)
+      from equity e left join decision d using (account, bar_at) where e.account = %(account)s and e.bar_at = %(bar_at)s
 """
 _ORDERS = """
     select i.*, e.state, e.reason as state_reason, e.venue_order_id, coalesce(e.filled_qty, 0) as reported_qty
@@ -182,6 +187,8 @@ class PostgresLedger:
                 cursor.execute(_STATE, [self._account, Jsonb(state)])
 
     def commit(self, *, decision: DecisionRow | None, equity: EquityRow, state: Json) -> None:
+        """Once per bar: repeated, because the answer was lost, it changes nothing. A bar that is there with other content is
+        somebody's later decision about the same bar: Fenced, and the trader starts again from the journal."""
         with self._transaction() as connection, connection.cursor() as cursor:
             if decision is not None:
                 cursor.execute(
@@ -193,7 +200,24 @@ class PostgresLedger:
                     ],
                 )
             cursor.execute(_EQUITY, [self._account, equity.bar_at, equity.equity_usd, equity.cash_usd, Jsonb(equity.positions)])
+            if cursor.rowcount == 0:
+                self._require_same(cursor, decision, equity)
             cursor.execute(_STATE, [self._account, Jsonb(state)])
+
+    def _require_same(self, cursor: Cursor[Any], decision: DecisionRow | None, equity: EquityRow) -> None:
+        given = {
+            "account": self._account,
+            "bar_at": equity.bar_at,
+            "equity": equity.equity_usd,
+            "cash": equity.cash_usd,
+            "positions": Jsonb(equity.positions),
+            "intents": None if decision is None else Jsonb(list(decision.intents)),
+            "refusals": None if decision is None else Jsonb(list(decision.refusals)),
+            "memory": None if decision is None else Jsonb(decision.memory),
+        }
+        row = cursor.execute(_COMMITTED, given).fetchone()
+        if row is None or not row[0]:
+            raise Fenced(f"account {self._account}: bar {equity.bar_at} was committed with another decision")
 
     def save(self, state: Json) -> None:
         """Without waiting for the disk: what this writes is a peak, which the next write repeats."""

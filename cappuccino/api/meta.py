@@ -24,6 +24,7 @@ SYMBOL_PATTERN = r"^[A-Z0-9]{1,20}/[A-Z]{3,5}$"
 TIMESTAMP_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 URL_PATTERN = r"^https?://"
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 Name = Field(
     min_length=1,
@@ -167,6 +168,7 @@ REMEDIES: dict[str, str] = {
     TIMESTAMP_PATTERN: "write it in UTC, as 2024-01-01T00:00:00Z",
     DIGEST_PATTERN: "a digest has 64 characters 0-9 and a-f; `cappuccino get trials -o wide` lists them",
     URL_PATTERN: "write http://host:port",
+    QUANTITY_PATTERN: "write a Kubernetes quantity, as 500m, 2 or 4Gi",
 }
 
 

@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cappuccino.api.dataset import FeatureEntry, Symbol, TimeframeName
-from cappuccino.api.meta import SYMBOL_PATTERN, KindInfo, Model, Reference, Resource, Status, validations
+from cappuccino.api.meta import (
+    NAME_PATTERN,
+    QUANTITY_PATTERN,
+    SYMBOL_PATTERN,
+    KindInfo,
+    Model,
+    Reference,
+    Resource,
+    Status,
+    validations,
+)
 
 Text = Annotated[str, Field(max_length=256)]
 
@@ -160,6 +170,42 @@ class CostsSpec(Model):
         return value
 
 
+Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32)]
+Labels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
+
+
+class Toleration(Model):
+    """As in a PodSpec."""
+
+    key: str | None = Field(default=None, max_length=317, description="Taint that is tolerated; absent: all.")
+    operator: Literal["Equal", "Exists"] | None = Field(default=None, description="Equal unless told otherwise.")
+    value: str | None = Field(default=None, max_length=63, description="Of the taint, for Equal.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Of the taint; absent: all."
+    )
+    toleration_seconds: int | None = Field(default=None, ge=0, le=86400, description="How long NoExecute is tolerated.")
+
+
+class TrialPod(Model):
+    """What a trial's pod asks of a Kubernetes cluster; without effect on a laptop."""
+
+    requests: dict[str, Quantity] = Field(
+        default={"cpu": "1", "memory": "2Gi"}, max_length=16, description="Resources that scheduling counts."
+    )
+    limits: dict[str, Quantity] = Field(
+        default={}, max_length=16, description='Upper bounds; a GPU is nvidia.com/gpu: "1", or a MIG profile.'
+    )
+    resource_claims: tuple[Annotated[str, Field(max_length=253)], ...] = Field(
+        default=(), max_length=8, description="Names of ResourceClaimTemplates, for devices by dynamic allocation."
+    )
+    node_selector: Labels = Field(default={}, description="Labels that the node must have.")
+    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=16, description="Taints that are tolerated.")
+    shared_memory: Quantity = Field(default="1Gi", description="Size of /dev/shm.")
+    queue: str | None = Field(
+        default=None, max_length=63, pattern=NAME_PATTERN, description="Kueue LocalQueue; its admission is waited for."
+    )
+
+
 class TrialTemplate(Model):
     """How a Trial is trained: capital and costs in the market, limits on its workload."""
 
@@ -174,6 +220,7 @@ class TrialTemplate(Model):
     )
     retries: int = Field(default=3, ge=0, le=100, description="Of a crashed trainer; a preemption never counts.")
     checkpoint_seconds: int = Field(default=30, ge=1, le=86400, description="Wall time between checkpoints.")
+    pod: TrialPod = Field(default=TrialPod(), description="What its pod asks of a Kubernetes cluster.")
 
 
 class StudySpec(Model):

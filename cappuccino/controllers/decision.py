@@ -34,6 +34,36 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What is kept in mind of every object: enough to find it, never its body. `refers` are those fields of its spec by which
+    others look it up (reconcile/wake.py)."""
+
+    key: Key
+    uid: str
+    deleting: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    refers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodNeeds:
+    """What a workload's pod needs on Kubernetes; a laptop's process takes what the machine has.
+
+    `requests`, `limits`, `node_selector` and `tolerations` are as in a PodSpec. `claims` are names of ResourceClaimTemplates,
+    `shared_memory` the size of /dev/shm, `queue` a Kueue LocalQueue. `secret` is mounted for the program, and nothing else is.
+    """
+
+    requests: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
+    claims: Sequence[str] = ()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, Any]] = ()
+    shared_memory: str = ""
+    queue: str = ""
+    secret: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """A process to run. `arguments` follow the program's name: ("train", "--study-uid", ...).
 
@@ -50,6 +80,7 @@ class Workload:
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
     retries: int = 3
+    pod: PodNeeds = PodNeeds()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cappuccino.api.meta import Condition
-from cappuccino.api.study import StudySpec
+from cappuccino.api.study import StudySpec, TrialPod
 from cappuccino.api.trial import Trial, TrialStatus
 from cappuccino.controllers.conditions import false, settle, true
 from cappuccino.controllers.decision import (
@@ -22,6 +22,7 @@ from cappuccino.controllers.decision import (
     Decision,
     Event,
     Key,
+    PodNeeds,
     StartWorkload,
     StopWorkload,
     Workload,
@@ -29,6 +30,7 @@ from cappuccino.controllers.decision import (
     WriteRecord,
 )
 from cappuccino.core.clock import iso
+from cappuccino.core.identifiers import TRACEPARENT, traceparent
 from cappuccino.search.trials import TrialRow, TrialState
 
 
@@ -85,8 +87,22 @@ def workload(trial: Trial, study: StudySpec, key: Key) -> Workload:
         kind="finite",
         arguments=("train", "--study-uid", trial.spec.study_uid, "--trials", str(trial.spec.number)),
         keys=(key,),
+        environment={TRACEPARENT: traceparent(trial.spec.study_uid)},
         timeout_seconds=study.template.timeout_seconds,
         retries=study.template.retries,
+        pod=_pod(study.template.pod),
+    )
+
+
+def _pod(pod: TrialPod) -> PodNeeds:
+    return PodNeeds(
+        requests=pod.requests,
+        limits=pod.limits,
+        claims=pod.resource_claims,
+        node_selector=pod.node_selector,
+        tolerations=[toleration.to_json() for toleration in pod.tolerations],
+        shared_memory=pod.shared_memory,
+        queue=pod.queue or "",
     )
 
 

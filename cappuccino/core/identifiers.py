@@ -37,6 +37,18 @@ def seed_of(*parts: str | int) -> int:
     return int.from_bytes(hashlib.sha256("\x1f".join(str(p) for p in parts).encode()).digest()[:8], "big") >> 1
 
 
+TRACEPARENT = "TRACEPARENT"  # the variable by which a process learns of the trace that it belongs to
+
+
+def traceparent(study_uid: str) -> str:
+    """W3C trace context of everything that follows from one Study: any process that knows the Study arrives at the same trace.
+
+    Source: W3C Trace Context, version 00; always sampled.
+    """
+    digest = hashlib.sha256(study_uid.encode()).hexdigest()
+    return f"00-{digest[:32]}-{digest[32:48]}-01"
+
+
 def client_order_id(*, account: str, decision: str, symbol: str, leg: str, attempt: int = 0) -> str:
     """Deterministic id of one order: at most 48 characters, as Alpaca and Coinbase allow.
 

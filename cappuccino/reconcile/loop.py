@@ -23,7 +23,7 @@ from cappuccino.core.errors import Conflict, RetryLater, UserError
 from cappuccino.reconcile.apply import apply
 from cappuccino.reconcile.ports import Ports
 from cappuccino.reconcile.queue import Backoff, KeyedQueue
-from cappuccino.reconcile.wake import concerned, key_of, referrers
+from cappuccino.reconcile.wake import concerned, referrers
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 class Controller(Protocol):
     """One kind's pass: `observe` reads through the ports, `decide` is pure."""
 
-    async def observe(self, key: Key) -> Any:
-        """What there is to decide on, the object's absence included; None when nothing of it is left."""
+    async def observe(self, key: Key, document: Document | None) -> Any:
+        """What there is to decide on; `document` is the object, None when it is gone."""
         ...
 
     def decide(self, observed: Any, *, now: datetime, market_now: datetime | None) -> Decision: ...
@@ -85,10 +85,8 @@ class Loop:
     async def reconcile(self, key: Key) -> float | None:
         """One pass; the seconds after which the key wants another. Raises whatever went wrong."""
         controller, ports = self._controllers[key.kind], self._ports
-        document = await ports.objects.get(key)  # read first: a status is written to no younger object of this name
-        observed = await controller.observe(key)
-        if observed is None:
-            return None
+        document = await ports.objects.get(key)  # the one whose status is written: no younger object of this name
+        observed = await controller.observe(key, document)
         decision = controller.decide(observed, now=self._clock.now(), market_now=self._market_now())
         for action in decision.actions:
             failpoints.reach("reconcile-write")
@@ -189,8 +187,8 @@ class Loop:
     async def _resync(self) -> AsyncIterator[Key]:
         while True:
             for kind in self._controllers:
-                for document in await self._ports.objects.list(kind):
-                    yield key_of(document)
+                for summary in await self._ports.objects.index(kind):
+                    yield summary.key
             for workload in await self._ports.workloads.list():  # their objects may have gone while nobody looked
                 for key in workload.keys:
                     yield key

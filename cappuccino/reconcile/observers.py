@@ -19,7 +19,7 @@ from cappuccino.api.study import Sampler as SamplerSpec
 from cappuccino.controllers import dataset, deployment, study, trader, trial
 from cappuccino.controllers.decision import Decision
 from cappuccino.core.identifiers import seed_of
-from cappuccino.reconcile.ports import Document, Key, Ports
+from cappuccino.reconcile.ports import Document, Key, Ports, Summary
 from cappuccino.search.sampler import Pruner, Sampler
 from cappuccino.search.space import parse_space, to_wire
 from cappuccino.search.trials import NewTrial, TrialRow
@@ -41,8 +41,8 @@ class Search:
 class DatasetController:
     ports: Ports
 
-    async def observe(self, key: Key) -> dataset.Observed:
-        found = _parsed(Dataset, await self.ports.objects.get(key))
+    async def observe(self, key: Key, document: Document | None) -> dataset.Observed:
+        found = _parsed(Dataset, document)
         return dataset.Observed(
             dataset=found,
             key=key,
@@ -59,9 +59,9 @@ class StudyController:
     ports: Ports
     search: Search
 
-    async def observe(self, key: Key) -> study.Observed:
+    async def observe(self, key: Key, document: Document | None) -> study.Observed:
         record, objects = self.ports.record, self.ports.objects
-        found = _parsed(Study, await objects.get(key))
+        found = _parsed(Study, document)
         if found is None:
             return study.Observed(study=None, key=key)
         pinned = await record.study(found.uid)
@@ -71,13 +71,13 @@ class StudyController:
             snapshot = await record.current_snapshot(source.uid) if source else None
             return study.Observed(study=found, key=key, dataset=source, snapshot=snapshot)
         rows = await record.trials(found.uid)
-        made = await objects.list("Trial", namespace=key.namespace, labels={STUDY_LABEL: found.name})
+        made = await objects.index("Trial", namespace=key.namespace, labels={STUDY_LABEL: found.name})
         return study.Observed(
             study=found,
             key=key,
             pinned=pinned,
             trials=rows,
-            objects=tuple(_trial_object(document) for document in made if document["spec"]["studyUid"] == found.uid),
+            objects=tuple(_trial_object(summary) for summary in made if summary.refers["studyUid"] == found.uid),
             proposals=await self._proposals(found, rows),
         )
 
@@ -111,9 +111,9 @@ class TrialController:
     ports: Ports
     search: Search
 
-    async def observe(self, key: Key) -> trial.Observed:
+    async def observe(self, key: Key, document: Document | None) -> trial.Observed:
         record = self.ports.record
-        found = _parsed(Trial, await self.ports.objects.get(key))
+        found = _parsed(Trial, document)
         run = await self.ports.workloads.observe(key.workload())
         if found is None:
             return trial.Observed(trial=None, key=key, workload=run)
@@ -135,9 +135,9 @@ class TrialController:
 class DeploymentController:
     ports: Ports
 
-    async def observe(self, key: Key) -> deployment.Observed:
+    async def observe(self, key: Key, document: Document | None) -> deployment.Observed:
         objects, record, workloads = self.ports.objects, self.ports.record, self.ports.workloads
-        found = _parsed(Deployment, await objects.get(key))
+        found = _parsed(Deployment, document)
         gates = await workloads.observe(deployment.gates_name(key))
         grading = await workloads.observe(deployment.grade_name(key))
         if found is None:
@@ -167,9 +167,9 @@ class DeploymentController:
 class TraderController:
     ports: Ports
 
-    async def observe(self, key: Key) -> trader.Observed:
+    async def observe(self, key: Key, document: Document | None) -> trader.Observed:
         record, workloads = self.ports.record, self.ports.workloads
-        found = _parsed(Trader, await self.ports.objects.get(key))
+        found = _parsed(Trader, document)
         account = found.spec.account if found else ""
         return trader.Observed(
             trader=found,
@@ -199,11 +199,8 @@ def _parsed(kind: type[_R], document: Document | None) -> _R | None:
     return None if document is None else kind.parse(document, source=f"stored {kind.__name__}")
 
 
-def _trial_object(document: Document) -> study.TrialObject:
-    metadata = document["metadata"]
-    return study.TrialObject(
-        number=document["spec"]["number"], uid=metadata["uid"], deleting=bool(metadata.get("deletionTimestamp"))
-    )
+def _trial_object(summary: Summary) -> study.TrialObject:
+    return study.TrialObject(number=int(summary.refers["number"]), uid=summary.uid, deleting=summary.deleting)
 
 
 def _as_row(study_uid: str, new: NewTrial) -> TrialRow:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from cappuccino.controllers.decision import Document, Event, Key, Workload, WorkloadStatus
+from cappuccino.controllers.decision import Document, Event, Key, Summary, Workload, WorkloadStatus
 from cappuccino.controllers.rows import (
     AccountActivity,
     AccountRecord,
@@ -25,7 +25,7 @@ from cappuccino.controllers.rows import (
 )
 from cappuccino.search.trials import NewTrial, TrialRow, TrialState
 
-__all__ = ["Document", "Events", "Key", "Objects", "Ports", "Record", "Workload", "WorkloadStatus", "Workloads"]
+__all__ = ["Document", "Events", "Key", "Objects", "Ports", "Record", "Summary", "Workload", "WorkloadStatus", "Workloads"]
 
 
 class Objects(Protocol):
@@ -33,6 +33,12 @@ class Objects(Protocol):
 
     async def list(self, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> list[Document]:
         """Objects that carry all of `labels`, ordered by name."""
+        ...
+
+    async def index(
+        self, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Sequence[Summary]:
+        """As `list`, from memory where the adapter has one: it may lag behind, never behind this adapter's own writes."""
         ...
 
     async def create(self, document: Document) -> Document:

@@ -7,14 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cappuccino.reconcile.ports import Document, Key, Objects
-
-
-def _spec(document: Document, *path: str) -> Any:
-    value: Any = document.get("spec", {})
-    for part in path:
-        value = value.get(part, {}) if isinstance(value, Mapping) else {}
-    return value
+from cappuccino.core.identifiers import trial_name
+from cappuccino.reconcile.ports import Document, Key, Objects, Summary
 
 
 def key_of(document: Document) -> Key:
@@ -22,50 +16,67 @@ def key_of(document: Document) -> Key:
     return Key(document["kind"], metadata.get("namespace", "default"), metadata["name"])
 
 
-# kind of what changed -> (kind that refers to it, path of the name in its spec)
-_REFERENCES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "Dataset": (("Study", ("datasetRef", "name")),),
-    "Study": (("Deployment", ("studyRef", "name")), ("Trial", ("studyName",))),
+# What a Summary keeps of a spec, by kind: paths of its fields.
+_REFERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "Study": (("datasetRef", "name"),),
+    "Trial": (("studyUid",), ("number",)),
+    "Deployment": (("studyRef", "name"),),
+    "Trader": (("account",),),
+}
+# kind of what changed -> (kind that refers to it, the first part of that field's path)
+_REFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
+    "Dataset": (("Study", "datasetRef"),),
+    "Study": (("Deployment", "studyRef"),),
 }
 
 
-def _uid(document: Document, parts: list[str]) -> bool:
-    return bool(document["metadata"].get("uid") == parts[0])
+def summary_of(document: Document) -> Summary:
+    metadata = document["metadata"]
+    return Summary(
+        key=key_of(document),
+        uid=metadata["uid"],
+        deleting=bool(metadata.get("deletionTimestamp")),
+        labels=metadata.get("labels") or {},
+        refers={path[0]: str(_field(document, path)) for path in _REFERS.get(document["kind"], ())},
+    )
 
 
-def _trial(document: Document, parts: list[str]) -> bool:
-    return [_spec(document, "studyUid"), str(_spec(document, "number"))] == parts[:2]
+def _field(document: Document, path: tuple[str, ...]) -> Any:
+    value: Any = document.get("spec", {})
+    for part in path:
+        value = value.get(part, "") if isinstance(value, Mapping) else ""
+    return value
 
 
-def _account(document: Document, parts: list[str]) -> bool:
-    return bool(_spec(document, "account") == parts[0])
-
-
-_ROWS: dict[str, tuple[tuple[str, Callable[[Document, list[str]], bool]], ...]] = {
-    "dataset_snapshot": (("Dataset", _uid),),
-    "trial": (("Study", _uid), ("Trial", _trial)),
-    "trial_report": (("Trial", _trial),),
-    "trial_result": (("Trial", _trial),),
-    "evidence": (("Deployment", _uid),),
-    "promotion": (("Deployment", _uid),),
-    "account": (("Trader", _account),),
+# table -> (kind, whether a row of it, by the parts of its key, is about an object of that kind)
+_ROWS: dict[str, tuple[tuple[str, Callable[[Summary, list[str]], bool]], ...]] = {
+    "dataset_snapshot": (("Dataset", lambda summary, parts: summary.uid == parts[0]),),
+    "evidence": (("Deployment", lambda summary, parts: summary.uid == parts[0]),),
+    "promotion": (("Deployment", lambda summary, parts: summary.uid == parts[0]),),
+    "account": (("Trader", lambda summary, parts: summary.refers.get("account") == parts[0]),),
 }
 
 
 async def referrers(objects: Objects, key: Key) -> list[Key]:
     """Objects in the same namespace that name `key` in their spec."""
-    found = []
-    for kind, path in _REFERENCES.get(key.kind, ()):
-        for document in await objects.list(kind, namespace=key.namespace):
-            if _spec(document, *path) == key.name:
-                found.append(key_of(document))
-    return found
+    return [
+        summary.key
+        for kind, name in _REFERENCES.get(key.kind, ())
+        for summary in await objects.index(kind, namespace=key.namespace)
+        if summary.refers.get(name) == key.name
+    ]
 
 
 async def concerned(objects: Objects, table: str, row_key: str) -> list[Key]:
     """Objects that a new row of `table` is about; `row_key` as in Record.watch."""
     parts = row_key.split("/")
-    found = []
-    for kind, concerns in _ROWS.get(table, ()):
-        found += [key_of(document) for document in await objects.list(kind) if concerns(document, parts)]
-    return found
+    if table in ("trial", "trial_report", "trial_result"):  # found by name: a Study may have ten thousand
+        studies = [summary.key for summary in await objects.index("Study") if summary.uid == parts[0]]
+        trials = [Key("Trial", key.namespace, trial_name(key.name, int(parts[1]))) for key in studies]
+        return [*studies, *trials] if table == "trial" else trials
+    return [
+        summary.key
+        for kind, concerns in _ROWS.get(table, ())
+        for summary in await objects.index(kind)
+        if concerns(summary, parts)
+    ]

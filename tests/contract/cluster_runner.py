@@ -34,8 +34,8 @@ class OneProcessEach:
     ports: Ports
     folder: Path
 
-    async def observe(self, key: Key) -> Any:
-        return key, await self.ports.objects.get(key), await self.ports.workloads.observe(key.name)
+    async def observe(self, key: Key, document: Document | None) -> Any:
+        return key, document, await self.ports.workloads.observe(key.name)
 
     def decide(self, observed: Any, *, now: datetime, market_now: datetime | None) -> Decision:
         key, document, running = observed

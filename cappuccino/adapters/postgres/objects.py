@@ -21,9 +21,10 @@ from cappuccino.adapters.postgres.engine import away_is_retry
 from cappuccino.adapters.postgres.listen import notifications
 from cappuccino.adapters.postgres.validation import key_of, merge, refuse_immutable_change, validated
 from cappuccino.api import API_VERSION
-from cappuccino.controllers.decision import Document, Key
+from cappuccino.controllers.decision import Document, Key, Summary
 from cappuccino.core.clock import Clock, iso
 from cappuccino.core.errors import Conflict, InvalidInput
+from cappuccino.reconcile.wake import summary_of
 
 Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
 _COLUMNS = "kind, namespace, name, uid, generation, resource_version, metadata, spec, status"
@@ -88,6 +89,11 @@ class PostgresObjects:
             async with self._pool.connection() as connection, connection.cursor(row_factory=class_row(_Row)) as cursor:
                 await cursor.execute(query.encode(), [kind, namespace, namespace, Jsonb(dict(labels or {}))])
                 return [row.document() for row in await cursor.fetchall()]
+
+    async def index(
+        self, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Sequence[Summary]:
+        return [summary_of(document) for document in await self.list(kind, namespace=namespace, labels=labels)]
 
     async def create(self, document: Document) -> Document:
         with away_is_retry():

@@ -105,7 +105,7 @@ class Scripted:
     answers: list[Decision | Exception]
     passes: list[Key] = field(default_factory=list)
 
-    async def observe(self, key: Key) -> Any:
+    async def observe(self, key: Key, document: Document | None) -> Any:
         return key
 
     def decide(self, observed: Any, *, now: datetime, market_now: datetime | None) -> Decision:
@@ -242,7 +242,7 @@ async def test_stopping_lets_the_pass_under_way_finish() -> None:
     memory, entered, release = Memory(), asyncio.Event(), asyncio.Event()
 
     class Slow(Scripted):
-        async def observe(self, key: Key) -> Any:
+        async def observe(self, key: Key, document: Document | None) -> Any:
             entered.set()
             await release.wait()
             return key

@@ -13,7 +13,7 @@ from importlib import import_module
 from cappuccino.core import lifeline
 from cappuccino.core.errors import CappuccinoError, InvalidInput
 
-NAMES = ("ingest", "train", "validate", "trade", "exchange")
+NAMES = ("ingest", "train", "validate", "trade", "exchange", "database", "dashboard")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from cappuccino.api.changes import remedy
-from cappuccino.api.meta import API_VERSION, GROUP, NAME_PATTERN, VERSION, Resource
+from cappuccino.api.meta import API_VERSION, GROUP, NAME_PATTERN, REMEDIES, VERSION, Resource, Rule, written
 from cappuccino.api.structural import Schema, strict, structural
-
-Rule = tuple[str, str]  # CEL, and the message when it is false
 
 
 def crd(kind: type[Resource]) -> dict[str, Any]:
@@ -55,13 +53,20 @@ def crd(kind: type[Resource]) -> dict[str, Any]:
 
 
 def schema_of(kind: type[Resource]) -> Schema:
-    """The schema of a whole object; metadata is Kubernetes' own, but for the length of the name."""
+    """The schema of a whole object; metadata is Kubernetes' own, but that names are shorter and have no dots."""
     spec, status = part(kind, "spec"), part(kind, "status")
     if rules := [*kind.info.rules, *_unchanging(kind)]:
-        spec["x-kubernetes-validations"] = [*spec.get("x-kubernetes-validations", ()), *_written(rules)]
+        spec["x-kubernetes-validations"] = [*spec.get("x-kubernetes-validations", ()), *written(rules)]
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     longest = kind.info.name_max
-    short_name = (f"self.metadata.name.size() <= {longest}", f"metadata.name has at most {longest} characters: shorten it")
+    names = [
+        (
+            f"self.metadata.name.size() <= {longest}",
+            "metadata.name: {self.metadata.name} has {self.metadata.name.size()} characters, "
+            f"at most {longest} fit: shorten it",
+        ),
+        ("!self.metadata.name.contains('.')", f"metadata.name: {{self.metadata.name}}: {REMEDIES[NAME_PATTERN]}"),
+    ]
     return {
         "type": "object",
         "description": kind.info.description,
@@ -73,7 +78,7 @@ def schema_of(kind: type[Resource]) -> Schema:
             "spec": spec,
             "status": status,
         },
-        "x-kubernetes-validations": _written([short_name, *_pinned(kind)]),
+        "x-kubernetes-validations": written([*names, *_pinned(kind)]),
     }
 
 
@@ -101,17 +106,25 @@ def part(kind: type[Resource], field: str) -> Schema:
     return structural(model) | {"description": kind.model_fields[field].description}
 
 
-def _written(rules: list[Rule]) -> list[dict[str, str]]:
-    return [{"rule": rule, "message": message} for rule, message in rules]
-
-
 def _unchanging(kind: type[Resource]) -> list[Rule]:
     info, name = kind.info, kind.__name__
     if info.immutable == ("*",):
         return [("self == oldSelf", f"the spec of a {name} is immutable: {remedy(name)}")]
     return [
-        *((f"self.{field} == oldSelf.{field}", f"{field} is immutable: {remedy(name)}") for field in info.immutable),
-        *((f"self.{path} >= oldSelf.{path}", f"{path} may grow, not shrink") for path in info.growing),
+        *(
+            (
+                f"self.{field} == oldSelf.{field}",
+                f"{field} is immutable (from {{oldSelf.{field}}} to {{self.{field}}}): {remedy(name)}",
+            )
+            for field in info.immutable
+        ),
+        *(
+            (
+                f"self.{path} >= oldSelf.{path}",
+                f"{path} may grow, not shrink (from {{oldSelf.{path}}} to {{self.{path}}})",
+            )
+            for path in info.growing
+        ),
     ]
 
 

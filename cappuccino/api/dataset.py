@@ -53,8 +53,13 @@ class Source(Model):
 
     model_config = validations(
         (
-            "[has(self.generator), has(self.file), has(self.alpaca)].filter(x, x).size() == 1",
-            "exactly one source is needed: generator, file or alpaca",
+            "has(self.generator) || has(self.file) || has(self.alpaca)",
+            "exactly one source is needed, got none: add generator, file or alpaca",
+        ),
+        (
+            "[has(self.generator), has(self.file), has(self.alpaca)].filter(x, x).size() < 2",
+            "exactly one source is needed, got {[has(self.generator), has(self.file), has(self.alpaca)].filter(x, x).size()} "
+            "of generator, file and alpaca: keep one",
         ),
     )
 
@@ -65,8 +70,10 @@ class Source(Model):
     @model_validator(mode="after")
     def _one(self) -> Self:
         given = [name for name in ("generator", "file", "alpaca") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one source is needed, got {', '.join(given) or 'none'}: generator, file or alpaca")
+        if not given:
+            raise ValueError("exactly one source is needed, got none: add generator, file or alpaca")
+        if len(given) > 1:
+            raise ValueError(f"exactly one source is needed, got {', '.join(given)}: keep one")
         return self
 
 
@@ -120,8 +127,11 @@ class Dataset(Resource):
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
         rules=(
-            ("!has(self.end) || self.end > self.start", "end must be after start: swap or correct them"),
-            ("self.symbols.all(s, self.symbols.exists_one(t, t == s))", "symbols has duplicates: name each once"),
+            ("!has(self.end) || self.end > self.start", "end {self.end} is not after start {self.start}: swap or correct them"),
+            (
+                "self.symbols.all(s, self.symbols.exists_one(t, t == s))",
+                "symbols has duplicates in [{self.symbols.join(', ')}]: name each once",
+            ),
         ),
     )
     kind: Literal["Dataset"] = "Dataset"

@@ -135,8 +135,11 @@ class Deployment(Resource):
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
         rules=(
-            ("has(self.studyRef) || self.bundles.size() > 0", "name a studyRef or bundles: there is no default study"),
-            ("self.mode == 'single' || has(self.studyRef)", "modes ensemble and arena need studyRef: name the source study"),
+            (
+                "has(self.studyRef) || self.bundles.size() > 0",
+                "name a studyRef or bundles: a Deployment never falls back to another study",
+            ),
+            ("self.mode == 'single' || has(self.studyRef)", "mode {self.mode} needs studyRef: its source study must be named"),
         ),
     )
     kind: Literal["Deployment"] = "Deployment"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -26,6 +27,7 @@ DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 URL_PATTERN = r"^https?://"
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+QUEUE_PATTERN = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"
 Name = Field(
     min_length=1,
     max_length=NAME_MAX,
@@ -44,11 +46,27 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def validations(*rules: tuple[str, str]) -> ConfigDict:
-    """Configuration of a model that carries (CEL over `self`, message) into its schema; the model checks the same in Python."""
-    return ConfigDict(
-        json_schema_extra={"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
-    )
+Rule = tuple[str, str]  # CEL, and what is said when it is false; {CEL} in that text stands for its value
+
+
+def written(rules: Iterable[Rule]) -> list[dict[str, str]]:
+    """`rules` as x-kubernetes-validations has them."""
+    return [
+        {"rule": rule, "message": said} if "{" not in said else {"rule": rule, "messageExpression": _said(said)}
+        for rule, said in rules
+    ]
+
+
+def _said(text: str) -> str:
+    """CEL that makes `text`: "low {self.low} is negative" becomes "low %s is negative".format([self.low])."""
+    values = re.findall(r"\{(.*?)\}", text)
+    form = re.sub(r"\{.*?\}", "%s", text.replace("%", "%%"))
+    return f"{json.dumps(form, ensure_ascii=False)}.format([{', '.join(values)}])"
+
+
+def validations(*rules: Rule) -> ConfigDict:
+    """Configuration of a model that carries rules over `self` into its schema; the model checks the same in Python."""
+    return ConfigDict(json_schema_extra={"x-kubernetes-validations": written(rules)})
 
 
 class OwnerReference(Model):
@@ -110,7 +128,7 @@ class KindInfo:
     short_names: tuple[str, ...]
     description: str
     columns: tuple[tuple[str, str, str], ...] = ()  # (name, type, JSON path)
-    rules: tuple[tuple[str, str], ...] = ()  # (CEL over `self` = the spec, message)
+    rules: tuple[Rule, ...] = ()  # over `self` = the spec
     immutable: tuple[str, ...] = ()  # spec fields (wire names) that never change; ("*",): the whole spec
     pinned: tuple[str, ...] = ()  # spec fields that no longer change once status.snapshot is set
     name_max: int = NAME_MAX  # longer for what only controllers name
@@ -168,6 +186,7 @@ REMEDIES: dict[str, str] = {
     TIMESTAMP_PATTERN: "write it in UTC, as 2024-01-01T00:00:00Z",
     DIGEST_PATTERN: "a digest has 64 characters 0-9 and a-f; `cappuccino get trials -o wide` lists them",
     URL_PATTERN: "write http://host:port",
+    QUEUE_PATTERN: "use lower case letters, digits and dashes, as in my-queue",
     QUANTITY_PATTERN: "write a Kubernetes quantity, as 500m, 2 or 4Gi",
 }
 

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from cappuccino.api.dataset import FeatureEntry, Symbol, TimeframeName
 from cappuccino.api.meta import (
-    NAME_PATTERN,
     QUANTITY_PATTERN,
+    QUEUE_PATTERN,
     SYMBOL_PATTERN,
     KindInfo,
     Model,
@@ -201,8 +201,11 @@ class TrialPod(Model):
     node_selector: Labels = Field(default={}, description="Labels that the node must have.")
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=16, description="Taints that are tolerated.")
     shared_memory: Quantity = Field(default="1Gi", description="Size of /dev/shm.")
-    queue: str | None = Field(
-        default=None, max_length=63, pattern=NAME_PATTERN, description="Kueue LocalQueue; its admission is waited for."
+    queue: str = Field(
+        default="",
+        max_length=63,
+        pattern=QUEUE_PATTERN,
+        description="Kueue LocalQueue, whose admission is waited for; empty: none.",
     )
 
 

@@ -53,11 +53,14 @@ class RiskLimits(Model):
 
 
 VENUE_RULES = (
-    ("!has(self.venue.url) || self.venue.kind == 'simulated'", "venue.url is allowed for the simulated venue only: remove it"),
+    (
+        "!has(self.venue.url) || self.venue.kind == 'simulated'",
+        "venue.url is allowed for the simulated venue only, not for {self.venue.kind}: remove it",
+    ),
     ("self.mode != 'live' || self.venue.kind != 'simulated'", "mode live needs a real venue: use paper on the simulated one"),
     (
         "self.mode == 'shadow' || self.venue.kind == 'simulated' || has(self.venue.accountSecretRef)",
-        "venue.accountSecretRef is required on a real venue",
+        "venue.accountSecretRef is required for mode {self.mode} on {self.venue.kind}: name a Secret",
     ),
 )
 
@@ -87,7 +90,7 @@ class TraderTemplateSpec(Model):
         if self.mode == "live" and self.venue.kind == "simulated":
             raise ValueError("mode live needs a real venue: use paper on the simulated one")
         if self.mode != "shadow" and self.venue.kind != "simulated" and self.venue.account_secret_ref is None:
-            raise ValueError(f"venue.accountSecretRef is required for mode {self.mode} on {self.venue.kind}")
+            raise ValueError(f"venue.accountSecretRef is required for mode {self.mode} on {self.venue.kind}: name a Secret")
         return self
 
 

@@ -102,7 +102,7 @@ def _pod(pod: TrialPod) -> PodNeeds:
         node_selector=pod.node_selector,
         tolerations=[toleration.to_json() for toleration in pod.tolerations],
         shared_memory=pod.shared_memory,
-        queue=pod.queue or "",
+        queue=pod.queue,
     )
 
 

@@ -27,7 +27,7 @@ from cappuccino.reconcile.apply import RECORD_OPERATIONS, apply
 from cappuccino.reconcile.loop import Loop
 from cappuccino.reconcile.ports import Ports, Record
 from cappuccino.reconcile.queue import Backoff
-from cappuccino.reconcile.wake import concerned, referrers
+from cappuccino.reconcile.wake import concerned, referrers, summary_of
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 KEY = Key("Study", "default", "s")
@@ -51,6 +51,9 @@ class Memory:
 
     async def list(self, kind: str = "", **_: Any) -> list[Any]:
         return [document for key, document in self.documents.items() if key.kind == kind]
+
+    async def index(self, kind: str, **_: Any) -> list[Any]:
+        return [summary_of(document) for document in await self.list(kind)]
 
     async def create(self, document: Document) -> Document:
         self.log.append(("create", document["metadata"]["name"]))
@@ -258,14 +261,15 @@ async def test_stopping_lets_the_pass_under_way_finish() -> None:
 
 
 async def test_a_change_concerns_those_that_name_it() -> None:
-    study, other = stored(spec={"datasetRef": {"name": "d"}}), stored(name="o", spec={"datasetRef": {"name": "e"}})
-    trial = stored("Trial", "t", spec={"studyUid": "u", "number": 4, "studyName": "s"}, uid="x")
+    study, other = stored(spec={"datasetRef": {"name": "d"}}), stored(name="o", spec={"datasetRef": {"name": "e"}}, uid="v")
+    deployment = stored("Deployment", "m", spec={"studyRef": {"name": "s"}}, uid="x")
     trader = stored("Trader", "r", spec={"account": "one"}, uid="y")
-    documents = {Key(d["kind"], "default", d["metadata"]["name"]): d for d in (study, other, trial, trader)}
+    documents = {Key(d["kind"], "default", d["metadata"]["name"]): d for d in (study, other, deployment, trader)}
     objects: Any = Memory(documents=documents)
     assert await referrers(objects, Key("Dataset", "default", "d")) == [KEY]
-    assert await referrers(objects, KEY) == [Key("Trial", "default", "t")]
-    assert await concerned(objects, "trial_result", "u/4") == [Key("Trial", "default", "t")]
-    assert await concerned(objects, "trial_result", "u/5") == []
+    assert await referrers(objects, KEY) == [Key("Deployment", "default", "m")]
+    assert await concerned(objects, "trial_result", "u/4") == [Key("Trial", "default", "s-00004")]
+    assert await concerned(objects, "trial_result", "nobody/4") == []
+    assert set(await concerned(objects, "trial", "u/4")) >= {KEY, Key("Trial", "default", "s-00004")}
     assert await concerned(objects, "account", "one") == [Key("Trader", "default", "r")]
     assert await concerned(objects, "unheard_of", "x") == []

@@ -4,7 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-fast check lint types format generate verify lock clean
+.PHONY: help install demo run test test-fast check lint types format generate verify lock clean \
+  cluster cluster-down cluster-env images e2e scale
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -18,7 +19,7 @@ export UV
 export OMP_NUM_THREADS ?= 1
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## set up .venv from uv.lock
 
@@ -36,7 +37,26 @@ test: $(INSTALLED) ## all tests, with a summary
 test-fast: $(INSTALLED) ## unit tests that take less than ten seconds each
 	$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/unit
 
-check: lint types verify test ## what CI runs
+cluster: $(INSTALLED) ## a real Kubernetes on this machine, for `make e2e` or for you
+	@$(BIN)/python -m hack.cluster up
+
+cluster-down: $(INSTALLED) ## remove it with all that it left
+	@$(BIN)/python -m hack.cluster down
+
+cluster-env: ## shell lines that point kubectl at it, for eval
+	@$(BIN)/python -m hack.cluster env
+
+images: $(INSTALLED) ## build the container images, with docker or buildah
+	$(BIN)/python -m hack.images build
+
+e2e: $(INSTALLED) ## the whole path on a real cluster: images, chart, examples, faults (FAULTS=all: every one)
+	@mkdir -p build
+	$(BIN)/pytest -x -p no:cacheprovider tests/kubernetes $(if $(FAULTS),--faults=$(FAULTS)) --junitxml=build/e2e.xml
+
+scale: $(INSTALLED) ## 10,000 Trials, 1,000 Traders, 100 Studies on a real API server; prints what it took
+	$(BIN)/python -m tests.scale
+
+check: lint types verify test ## what CI runs before the end-to-end path
 
 lint: $(INSTALLED) ## style, formatting, import layers
 	$(BIN)/ruff check .

@@ -1,9 +1,13 @@
-"""One real PostgreSQL per test process, and a fresh, migrated database per test, copied from a template."""
+"""One real PostgreSQL per test process, and a fresh, migrated database per test, copied from a template; and one real API server.
+
+What uses the API server is marked `xdist_group("cluster")`, so that one pytest-xdist worker starts it.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,6 +18,10 @@ import pytest
 
 from cappuccino.adapters.postgres.embedded import EmbeddedServer
 from cappuccino.adapters.postgres.engine import migrate
+from hack.cluster import build
+from hack.cluster.control_plane import ControlPlane
+
+CRDS = Path(__file__).parents[1] / "crds"
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +47,15 @@ def database_url(server: EmbeddedServer) -> Iterator[str]:
         admin.execute(f"create database {name} template cappuccino strategy file_copy")
         yield server.url(name)
         admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """etcd, kube-apiserver, and the controllers, with `crds/` applied and served; they end with the session."""
+    with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
+        kubectl = [build.kubectl(), f"--kubeconfig={plane.kubeconfig}", f"--cache-dir={plane.kubeconfig.parent / 'kubectl-cache'}"]
+        subprocess.run([*kubectl, "apply", "--server-side", "-f", CRDS], check=True, stdout=subprocess.DEVNULL)
+        established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]
+        subprocess.run([*kubectl, *established], check=True, stdout=subprocess.DEVNULL)
+        plane._start("controller-manager"); plane._start("scheduler")  # TODO start_controllers; after the kinds: garbage collection looks for new ones every half minute only
+        yield plane

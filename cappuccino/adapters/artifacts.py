@@ -25,6 +25,7 @@ from cappuccino.core.errors import Conflict, InvalidInput, NotFound, RetryLater,
 TIMEOUT = timedelta(seconds=30)
 RETRIES = 3
 RETRY_FOR = timedelta(seconds=30)
+_NO_SPACE = "No space left on device"  # as the operating system says it
 
 
 def open_blobs(url: str, *, s3: Mapping[str, Any] | None = None, retries: int = RETRIES) -> ArtifactStore:
@@ -116,7 +117,9 @@ class ArtifactStore:
             raise UserError(f"cannot {verb} {where} ({_cause(error)}): grant this process access to the store") from error
         except (failures.BaseError, OSError) as error:
             if isinstance(self._store, LocalStore):
-                raise UserError(f"cannot {verb} {where} ({_cause(error)}): make the folder writable, with room") from error
+                if _NO_SPACE in str(error):
+                    raise RetryLater(f"cannot {verb} {where}, {_NO_SPACE}: make room; it is tried again") from error
+                raise UserError(f"cannot {verb} {where} ({_cause(error)}): make the folder writable") from error
             raise RetryLater(
                 f"cannot {verb} {where} ({_cause(error)}): the store does not answer; it is tried again"
             ) from error

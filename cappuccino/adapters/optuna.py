@@ -1,4 +1,7 @@
-"""Optuna as a sampler: a study in memory, rebuilt from the trial table for every proposal. Optuna stores nothing for us.
+"""Optuna as a sampler: a study in memory, made from the trial table for every proposal. Optuna stores nothing for us.
+
+What a proposal costs is bounded: of a long history it sees the best trials and the newest ones, which is a function of the
+record alone, so that any process proposes the same.
 
 Source: multivariate tree-structured Parzen estimator with constant liar for running trials (optuna.samplers.TPESampler).
 """
@@ -6,15 +9,17 @@ Source: multivariate tree-structured Parzen estimator with constant liar for run
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
-from cappuccino.search.space import Choices, Dimension, FloatRange, Space, fits, text_of, to_wire, value_of
+from cappuccino.search.space import Choices, Dimension, FloatRange, Space, text_of, to_wire, values_of
 from cappuccino.search.trials import TrialRow
 
 _STATES = {
@@ -24,6 +29,8 @@ _STATES = {
     "Pruned": TrialState.PRUNED,
 }
 _SEED_MODULUS = 2**32  # of NumPy's generator
+_NEWEST = 1000  # trials that are always seen
+_BEST = 25  # and as many of the older ones as the estimator ever calls good (default_gamma of its source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +45,8 @@ class OptunaSampler:
             return {}
         distributions = {name: _distribution(dimension) for name, dimension in sorted(space.items())}
         logging.getLogger("optuna").setLevel(logging.WARNING)
-        study = optuna.create_study(direction="maximize", sampler=self._sampler(seed % _SEED_MODULUS))
-        if self.type == "tpe":
-            study.add_trials([_frozen(row, space, distributions) for row in _comparable(history, space)])
+        past = _past(history, space, distributions) if self.type == "tpe" else []
+        study = optuna.create_study(direction="maximize", sampler=self._sampler(seed % _SEED_MODULUS), storage=_Past(past))
         trial = study.ask(fixed_distributions=distributions)
         return {name: text_of(trial.params[name]) for name in distributions}
 
@@ -52,24 +58,63 @@ class OptunaSampler:
         )
 
 
-def _comparable(history: Sequence[TrialRow], space: Space) -> list[TrialRow]:
-    """Rows drawn from this very space, in the order of their numbers; failed ones taught nothing."""
+class _Past(InMemoryStorage):
+    """Shows `past` without copying it, which is most of what Optuna's own storage does. The trial that is asked for is kept
+    apart from it and has number 0; those of `past` count from 1."""
+
+    def __init__(self, past: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._past = past
+
+    def get_all_trials(
+        self,
+        study_id: int,  # noqa: ARG002
+        deepcopy: bool = True,  # noqa: ARG002
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._past if states is None or trial.state in states]
+
+
+def _past(history: Sequence[TrialRow], space: Space, distributions: dict[str, BaseDistribution]) -> list[FrozenTrial]:
+    """What there is to learn from, in the order of the numbers."""
+    trials: list[FrozenTrial] = []
+    for row in _learnt(history, space):
+        if (params := values_of(space, row.parameters)) is not None:
+            trials.append(_frozen(len(trials) + 1, row, params, distributions))
+    return trials
+
+
+def _learnt(history: Sequence[TrialRow], space: Space) -> list[TrialRow]:
+    """Rows drawn from this very space, failed ones excepted; of many the best and the newest."""
     wire = to_wire(space)
-    rows = (row for row in history if dict(row.distributions) == wire and fits(space, row.parameters))
-    return sorted(
-        (row for row in rows if row.state in _STATES and not (row.state == "Complete" and row.objective is None)),
-        key=lambda row: row.number,
-    )
+    same: dict[int, bool] = {}  # by identity: rows of one phase share their distributions
+    rows = []
+    for row in history:
+        drawn = row.distributions
+        if id(drawn) not in same:
+            same[id(drawn)] = dict(drawn) == wire
+        if same[id(drawn)] and row.state in _STATES and not (row.state == "Complete" and row.objective is None):
+            rows.append(row)
+    rows.sort(key=lambda row: row.number)
+    older = ((row.objective, -row.number, row) for row in rows[:-_NEWEST] if row.objective is not None)
+    best = [row for _, _, row in nlargest(_BEST, older)]
+    return sorted(best, key=lambda row: row.number) + rows[-_NEWEST:]
 
 
-def _frozen(row: TrialRow, space: Space, distributions: dict[str, BaseDistribution]) -> Any:
-    state = _STATES[row.state]
-    return optuna.trial.create_trial(
-        state=state,
-        params={name: value_of(dimension, row.parameters[name]) for name, dimension in space.items()},
+def _frozen(number: int, row: TrialRow, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    """Without its reports: a pruned trial is worse than every complete one, whatever it reported."""
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=_STATES[row.state],
+        value=row.objective if row.state == "Complete" else None,
+        datetime_start=None,
+        datetime_complete=None,
+        params=params,
         distributions=distributions,
-        value=row.objective if state is TrialState.COMPLETE else None,
-        intermediate_values=dict(row.reports),
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
     )
 
 

@@ -23,15 +23,15 @@ class FeatureEntry(Model):
 class GeneratorSource(Model):
     """A seeded market: correlated assets, regimes, jumps, volume. Deterministic and prefix-stable."""
 
-    seed: int = Field(ge=0, le=2**53, description="Same seed, same market.")
+    seed: int = Field(ge=0, le=2**53, description="Seed of the market; the same seed makes the same market.")
     volatility: float = Field(default=0.005, gt=0, le=0.2, description="Standard deviation of a bar's log return.")
-    correlation: float = Field(default=0.3, ge=0, lt=1, description="Of the assets' noise.")
+    correlation: float = Field(default=0.3, ge=0, lt=1, description="Correlation of the assets' noise.")
     drift_volatility: float = Field(
-        default=0.0, ge=0, le=0.05, description="Planted edge: sd per bar of an AR(1) drift; 0 plants none."
+        default=0.0, ge=0, le=0.05, description="Planted edge: standard deviation per bar of an AR(1) drift; 0 plants none."
     )
-    drift_half_life: float = Field(default=24.0, gt=0, le=10_000, description="Of the AR(1) drift, in bars.")
-    regimes: bool = Field(default=True, description="Volatility switches between calm and wild.")
-    jumps_per_year: float = Field(default=12.0, ge=0, le=1000, description="Of each asset, on average.")
+    drift_half_life: float = Field(default=24.0, gt=0, le=10_000, description="Half-life of the AR(1) drift, in bars.")
+    regimes: bool = Field(default=True, description="Whether volatility switches between calm and wild.")
+    jumps_per_year: float = Field(default=12.0, ge=0, le=1000, description="Jumps of each asset in a year, on average.")
 
 
 class FileSource(Model):
@@ -45,7 +45,9 @@ class FileSource(Model):
 class AlpacaSource(Model):
     """Alpaca's crypto history; needs no keys."""
 
-    url: str | None = Field(default=None, max_length=512, description="Another endpoint of the same protocol.")
+    url: str | None = Field(
+        default=None, max_length=512, description="Another endpoint that speaks the same protocol; absent: Alpaca's own."
+    )
 
 
 class Source(Model):
@@ -78,12 +80,20 @@ class Source(Model):
 
 
 class DatasetSpec(Model):
-    symbols: tuple[Symbol, ...] = Field(min_length=1, max_length=200, description="Ordered; the order changes no result.")
-    timeframe: TimeframeName = Field(default="1h", description="Of the stored bars; coarser ones are resampled from it.")
+    symbols: tuple[Symbol, ...] = Field(
+        min_length=1, max_length=200, description="Symbols of the market; their order changes no result."
+    )
+    timeframe: TimeframeName = Field(
+        default="1h", description="Timeframe of the stored bars; coarser ones are resampled from it."
+    )
     source: Source = Field(description="Where the bars come from: exactly one of generator, file and alpaca.")
     start: Timestamp = Field(description="First bar's open time.")
-    end: Timestamp | None = Field(default=None, description="Exclusive; absent: up to the last closed bar, refreshed.")
-    features: tuple[FeatureEntry, ...] = Field(default=(), max_length=64, description="Empty: the default list.")
+    end: Timestamp | None = Field(
+        default=None, description="End of the bars, exclusive; absent: the last closed bar, refreshed as time goes on."
+    )
+    features: tuple[FeatureEntry, ...] = Field(
+        default=(), max_length=64, description="Features that are computed; empty: the default list."
+    )
     refresh_seconds: int = Field(default=3600, ge=10, le=7 * 86400, description="How often an open-ended Dataset is refreshed.")
     min_coverage: float = Field(
         default=0.95, ge=0, le=1, description="Share of the expected bars; a symbol below it is quarantined."
@@ -99,8 +109,8 @@ class DatasetSpec(Model):
 
 
 class Quarantined(Model):
-    symbol: str = Field(description="Left out of the snapshot.")
-    reason: str = Field(description="Why, in one sentence.")
+    symbol: str = Field(description="Symbol that is left out of the snapshot.")
+    reason: str = Field(description="Why it is left out, in one sentence.")
 
 
 class DatasetStatus(Status):
@@ -130,7 +140,7 @@ class Dataset(Resource):
             ("!has(self.end) || self.end > self.start", "end {self.end} is not after start {self.start}: swap or correct them"),
             (
                 "self.symbols.all(s, self.symbols.exists_one(t, t == s))",
-                "symbols has duplicates in [{self.symbols.join(', ')}]: name each once",
+                "symbols has duplicates in {self.symbols}: name each once",
             ),
         ),
     )

@@ -9,44 +9,54 @@ from pydantic import Field, model_validator
 from cappuccino.api.meta import KindInfo, Model, Reference, Resource, Status
 from cappuccino.api.trader import Digest, TraderTemplateSpec
 
+CANDIDATES_MAX = 50  # in a status
+MESSAGE_MAX = 400  # characters of a gate's message in a status
+
 
 class WindowGate(Model):
     """The one test on the untouched gate window: mean log return > 0 and alpha over HODL > 0."""
 
     alpha: float = Field(default=0.025, gt=0, lt=0.5, description="One-sided level of each test, before Holm.")
     bootstrap_samples: int = Field(default=2000, ge=200, le=100_000, description="Resamples of the stationary bootstrap.")
-    block_hours: float = Field(default=24, gt=0, le=24 * 30, description="Mean length of its blocks.")
+    block_hours: float = Field(default=24, gt=0, le=24 * 30, description="Mean length of the bootstrap's blocks.")
 
 
 class BacktestGate(Model):
     """What the walk-forward record and the backtest must show."""
 
-    min_sharpe: float = Field(default=0.0, description="Walk-forward objective a candidate needs.")
-    min_closed_trades: int = Field(default=20, ge=1, le=100_000, description="Trades from flat to flat, per symbol.")
-    min_exposure: float = Field(default=0.05, ge=0, le=1, description="Mean invested share of equity.")
+    min_sharpe: float = Field(default=0.0, description="Walk-forward objective that a candidate needs.")
+    min_closed_trades: int = Field(
+        default=20, ge=1, le=100_000, description="Trades from flat to flat that a candidate needs, per symbol."
+    )
+    min_exposure: float = Field(default=0.05, ge=0, le=1, description="Mean invested share of equity that a candidate needs.")
     max_drawdown: float = Field(default=0.5, gt=0, le=1, description="Largest loss from a peak, as a fraction.")
 
 
 class OverfittingGate(Model):
     """Whether the best of many is more than the luckiest of many."""
 
-    min_dsr: float = Field(default=0.95, ge=0, le=1, description="Deflated Sharpe ratio; PSR for a single trial.")
+    min_dsr: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="Deflated Sharpe ratio that a candidate needs; the probabilistic one for a single trial.",
+    )
     max_pbo: float = Field(
-        default=0.2, ge=0, le=1, description="Probability of backtest overfitting; gates only from 16 trials on."
+        default=0.2, ge=0, le=1, description="Largest probability of backtest overfitting; gates only from 16 trials on."
     )
 
 
 class SoakGate(Model):
     """Shadow or paper, in market time and trades."""
 
-    market_days: float = Field(default=7, ge=0, le=3650, description="Market time that must pass.")
+    market_days: float = Field(default=7, ge=0, le=3650, description="Days of market time that must pass.")
     closed_trades: int = Field(default=20, ge=0, le=100_000, description="Trades from flat to flat that must be closed.")
 
 
 class GradeGate(Model):
     """What promotion asks of the paper record. A grade alone never promotes."""
 
-    min_win_rate: float = Field(default=0.60, ge=0, le=1, description="Share of closed trades with a net gain.")
+    min_win_rate: float = Field(default=0.60, ge=0, le=1, description="Share of closed trades that must have a net gain.")
     max_drawdown: float = Field(default=0.15, gt=0, le=1, description="Largest loss from a peak, as a fraction.")
 
 
@@ -55,7 +65,9 @@ class Gates(Model):
 
     backtest: BacktestGate = Field(default=BacktestGate(), description="Walk-forward record and backtest.")
     window: WindowGate = Field(default=WindowGate(), description="The one test on the untouched gate window.")
-    overfitting: OverfittingGate = Field(default=OverfittingGate(), description="Deflated Sharpe ratio and PBO.")
+    overfitting: OverfittingGate = Field(
+        default=OverfittingGate(), description="Deflated Sharpe ratio and probability of backtest overfitting."
+    )
     soak: SoakGate = Field(default=SoakGate(), description="Time and trades in shadow or on paper.")
     grade: GradeGate = Field(default=GradeGate(), description="What promotion asks of the paper record.")
 
@@ -67,15 +79,19 @@ class DeploymentSpec(Model):
     )
     top: int = Field(default=3, ge=1, le=50, description="Best complete trials taken as candidates.")
     mode: Literal["single", "ensemble", "arena"] = Field(
-        default="single", description="Each by itself; one portfolio that votes; or all against each other from equal capital."
+        default="single",
+        description="single: each by itself; ensemble: one portfolio that votes; "
+        "arena: all against each other from equal capital.",
     )
-    vote: Literal["majority", "mean"] = Field(default="majority", description="How an ensemble decides.")
+    vote: Literal["majority", "mean"] = Field(
+        default="majority", description="How an ensemble decides: by the majority of its members, or by their mean."
+    )
     gates: Gates = Field(default=Gates(), description="What a candidate must clear.")
     observers: int = Field(
-        default=3, ge=0, le=3, description="Intact candidates that failed only on statistics and still trade on paper."
+        default=3, ge=0, le=3, description="How many intact candidates that failed only on statistics still trade on paper."
     )
     baselines: tuple[Literal["hodl", "cash"], ...] = Field(
-        default=("hodl", "cash"), max_length=2, description="Traded beside the candidates."
+        default=("hodl", "cash"), max_length=2, description="Baselines that are traded beside the candidates."
     )
     trader_template: TraderTemplateSpec = Field(description="What each Trader is made from.")
     accounts: tuple[Annotated[str, Field(max_length=253)], ...] = Field(
@@ -96,29 +112,30 @@ class GateStatus(Model):
 
     gate: str = Field(description="Name of the gate.")
     outcome: Literal["Pass", "Fail", "Error", "Inconclusive", "Pending"] = Field(
-        description="Error: the test could not run; Inconclusive: too little to tell."
+        description="What the gate said. Error: the test could not run; Inconclusive: too little to tell."
     )
     measured: float | None = Field(default=None, description="What was measured.")
     threshold: float | None = Field(default=None, description="What it was held against.")
-    message: str = Field(default="", description="One sentence.")
+    message: str = Field(default="", description="What was found, in one sentence.")
 
 
 class CandidateStatus(Model):
     """One bundle on its way through the gates."""
 
-    bundle_digest: str = Field(description="The candidate.")
-    number: int | None = Field(default=None, description="Its trial.")
-    verdict: Literal["Pending", "Passed", "Observer", "Refused", "Soaking", "Promotable"] = Field(
-        default="Pending", description="Observer: intact, failed only on statistics, trades on paper and is never promoted."
+    bundle_digest: str = Field(description="Digest of the candidate.")
+    number: int | None = Field(default=None, description="Number of its trial.")
+    verdict: Literal["Pending", "Passed", "Observer", "Refused", "Soaking", "Promotable", "Promoted"] = Field(
+        default="Pending",
+        description="Where it stands. Observer: intact, failed only on statistics, trades on paper and is never promoted.",
     )
     stopped_by: str | None = Field(default=None, description="The first gate that it did not pass.")
     trader: str | None = Field(default=None, description="The Trader that runs it.")
-    gates: tuple[GateStatus, ...] = Field(default=(), description="Verdicts so far.")
+    gates: tuple[GateStatus, ...] = Field(default=(), description="Verdicts of the gates so far.")
 
 
 class DeploymentStatus(Status):
-    candidates: tuple[CandidateStatus, ...] = Field(default=(), description="In the order of the search's ranking.")
-    promoted: str | None = Field(default=None, description="Digest of bundle, risk profile and costs.")
+    candidates: tuple[CandidateStatus, ...] = Field(default=(), description="Candidates in the order of the search's ranking.")
+    promoted: str | None = Field(default=None, description="What is promoted: digest of bundle, risk profile and costs.")
 
 
 class Deployment(Resource):
@@ -131,7 +148,7 @@ class Deployment(Resource):
             ("Mode", "string", ".spec.mode"),
             ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),
             ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason'),
-            ("Promoted", "string", ".status.promoted"),
+            ("Promoted", "string", '.status.conditions[?(@.type=="Promoted")].reason'),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
         rules=(

@@ -66,7 +66,7 @@ def _said(text: str) -> str:
 
 def validations(*rules: Rule) -> ConfigDict:
     """Configuration of a model that carries rules over `self` into its schema; the model checks the same in Python."""
-    return ConfigDict(json_schema_extra={"x-kubernetes-validations": written(rules)})
+    return ConfigDict(json_schema_extra={"x-kubernetes-validations": [{**rule} for rule in written(rules)]})
 
 
 class OwnerReference(Model):
@@ -111,7 +111,7 @@ class Status(Model):
     """Base of every status. Only the operator writes it."""
 
     observed_generation: int = Field(default=0, description="The last metadata.generation that was acted on.")
-    conditions: tuple[Condition, ...] = Field(default=(), description="One per type.")
+    conditions: tuple[Condition, ...] = Field(default=(), description="State of the object, one condition per type.")
 
 
 class Reference(Model):

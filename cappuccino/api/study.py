@@ -27,23 +27,33 @@ class Parameter(Model):
     """One dimension of the search space. Numeric: low and high; categorical: choices (numbers as text)."""
 
     model_config = validations(
-        ("self.type == 'categorical' || (has(self.low) && has(self.high))", "a numeric parameter needs low and high"),
-        ("!has(self.low) || !has(self.high) || self.low <= self.high", "low is above high: swap them"),
+        ("self.type == 'categorical' || (has(self.low) && has(self.high))", "a {self.type} parameter needs low and high"),
+        (
+            "!has(self.low) || !has(self.high) || self.low <= self.high",
+            "low {self.low} is above high {self.high}: swap them",
+        ),
         ("self.type != 'categorical' || has(self.choices)", "a categorical parameter needs choices"),
         (
             "self.type != 'categorical' || (!has(self.low) && !has(self.high))",
             "a categorical parameter has choices, not low and high",
         ),
-        ("self.type == 'categorical' || !has(self.choices)", "a numeric parameter has low and high, not choices"),
-        ("!has(self.log) || !self.log || !has(self.low) || self.low > 0.0", "a log scale needs low above 0"),
+        ("self.type == 'categorical' || !has(self.choices)", "a {self.type} parameter has low and high, not choices"),
+        (
+            "!has(self.log) || !self.log || !has(self.low) || self.low > 0.0",
+            "log scale needs low above 0, got {self.low}: raise it or drop log",
+        ),
     )
 
     type: Literal["float", "int", "categorical"] = Field(description="Numeric with low and high, or categorical with choices.")
     low: float | None = Field(default=None, description="Smallest value, inclusive.")
     high: float | None = Field(default=None, description="Largest value, inclusive.")
     log: bool | None = Field(default=None, description="Sample on a logarithmic scale; low must then be above 0.")
-    step: float | None = Field(default=None, gt=0, description="Sample on a grid from low.")
-    choices: tuple[Text, ...] | None = Field(default=None, min_length=1, max_length=64, description="The values, as text.")
+    step: float | None = Field(
+        default=None, gt=0, description="Width of the grid from low on which values are sampled; absent: no grid."
+    )
+    choices: tuple[Text, ...] | None = Field(
+        default=None, min_length=1, max_length=64, description="Values of a categorical parameter, as text."
+    )
 
     @model_validator(mode="after")
     def _shape(self) -> Self:
@@ -58,7 +68,7 @@ class Parameter(Model):
             if self.low > self.high:
                 raise ValueError(f"low {self.low} is above high {self.high}: swap them")
             if self.log and self.low <= 0:
-                raise ValueError(f"log scale needs low above 0, got {self.low}")
+                raise ValueError(f"log scale needs low above 0, got {self.low}: raise it or drop log")
             if self.choices:
                 raise ValueError(f"a {self.type} parameter has low and high, not choices")
         return self
@@ -78,7 +88,7 @@ class StrategyChoice(Model):
 class Phase(Model):
     """One stage of the search. The winner's parameters are frozen in the next one."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]{1,30}$", max_length=30, description="Shown in its trials.")
+    name: str = Field(pattern=r"^[a-z0-9-]{1,30}$", max_length=30, description="Name of the phase, shown in its trials.")
     trials: int = Field(ge=1, le=1_000_000, description="Trials of this phase.")
     search_space: SearchSpace = Field(
         description="Names of the strategy's parameters, or timeframe, interval (bars between decisions), features (set names)."
@@ -103,14 +113,16 @@ class Objective(Model):
     metric: Literal["sharpe"] = Field(
         default="sharpe", description="Annualised Sharpe ratio out of sample, mean over the folds."
     )
-    direction: Literal["maximize"] = Field(default="maximize", description="Higher is better.")
+    direction: Literal["maximize"] = Field(
+        default="maximize", description="Direction of the search: a higher metric is better."
+    )
 
 
 class Sampler(Model):
     """How the next trial's parameters are chosen. Seeded by (study uid, trial number) beside `seed`."""
 
-    type: Literal["tpe", "random"] = Field(default="tpe", description="Tree-structured Parzen estimator, or uniform.")
-    seed: int = Field(default=0, ge=0, le=2**53, description="Another seed, another search.")
+    type: Literal["tpe", "random"] = Field(default="tpe", description="tpe: tree-structured Parzen estimator; random: uniform.")
+    seed: int = Field(default=0, ge=0, le=2**53, description="Seed of the search; another seed makes another search.")
     startup_trials: int = Field(default=10, ge=1, le=10_000, description="Random trials before the estimator is used.")
 
 
@@ -118,7 +130,8 @@ class Pruner(Model):
     """When a trial is stopped before its last fold."""
 
     type: Literal["none", "median"] = Field(
-        default="median", description="median: below the median of its peers at the same fold."
+        default="median",
+        description="median: stops a trial that is below the median of its peers at the same fold; none: stops nothing.",
     )
     startup_trials: int = Field(default=5, ge=1, le=10_000, description="Complete trials before anything is pruned.")
 
@@ -140,12 +153,12 @@ class BarriersSpec(Model):
     """Fractions of the average entry; 0 switches one off."""
 
     stop: float = Field(default=0.10, ge=0, lt=1, description="Loss at which a position is sold.")
-    take_profit: float = Field(default=0, ge=0, le=10, description="Gain at which it is sold.")
+    take_profit: float = Field(default=0, ge=0, le=10, description="Gain at which a position is sold.")
     trail: float = Field(
-        default=0.015, ge=0, lt=1, description="Fall from the highest price since it armed, at which it is sold."
+        default=0.015, ge=0, lt=1, description="Fall from the highest price since it armed, at which a position is sold."
     )
     trail_arms_at: float = Field(default=0.015, ge=0, le=10, description="Gain that arms the trailing stop.")
-    max_hold_bars: int = Field(default=0, ge=0, le=100_000, description="Bars after which it is sold.")
+    max_hold_bars: int = Field(default=0, ge=0, le=100_000, description="Bars after which a position is sold.")
 
 
 class CostsSpec(Model):
@@ -154,11 +167,11 @@ class CostsSpec(Model):
     model_config = validations(
         (
             f"self.slippageBySymbolBps.all(s, s.matches('{SYMBOL_PATTERN}'))",
-            "slippageBySymbolBps: write each symbol as BASE/QUOTE, as BTC/USD",
+            "slippageBySymbolBps has {self.slippageBySymbolBps.map(s, s)}: write each symbol as BASE/QUOTE, as BTC/USD",
         ),
     )
 
-    fee_bps: float = Field(default=25, ge=0, le=1000, description="Taken from the asset received.")
+    fee_bps: float = Field(default=25, ge=0, le=1000, description="Fee, taken from the asset received.")
     slippage_bps: float = Field(default=15, ge=0, le=1000, description="Distance of a fill from the quote, against us.")
     slippage_by_symbol_bps: dict[str, float] = Field(default={}, max_length=200, description="Slippage of single symbols.")
 
@@ -178,10 +191,12 @@ class Toleration(Model):
     """As in a PodSpec."""
 
     key: str | None = Field(default=None, max_length=317, description="Taint that is tolerated; absent: all.")
-    operator: Literal["Equal", "Exists"] | None = Field(default=None, description="Equal unless told otherwise.")
-    value: str | None = Field(default=None, max_length=63, description="Of the taint, for Equal.")
+    operator: Literal["Equal", "Exists"] | None = Field(
+        default=None, description="Exists tolerates every value of the key; absent: Equal."
+    )
+    value: str | None = Field(default=None, max_length=63, description="Value of the taint, for Equal.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="Of the taint; absent: all."
+        default=None, description="Effect of the taint; absent: all."
     )
     toleration_seconds: int | None = Field(default=None, ge=0, le=86400, description="How long NoExecute is tolerated.")
 
@@ -221,16 +236,20 @@ class TrialTemplate(Model):
     timeout_seconds: int = Field(
         default=6 * 3600, ge=10, le=30 * 86400, description="Wall time of one trial, retries included."
     )
-    retries: int = Field(default=3, ge=0, le=100, description="Of a crashed trainer; a preemption never counts.")
+    retries: int = Field(default=3, ge=0, le=100, description="Restarts of a crashed trainer; a preemption never counts.")
     checkpoint_seconds: int = Field(default=30, ge=1, le=86400, description="Wall time between checkpoints.")
     pod: TrialPod = Field(default=TrialPod(), description="What its pod asks of a Kubernetes cluster.")
 
 
 class StudySpec(Model):
     dataset_ref: Reference = Field(description="The Dataset to search on; its snapshot is pinned on the first pass.")
-    symbols: tuple[Symbol, ...] = Field(default=(), max_length=200, description="Empty: all of the Dataset.")
-    timeframe: TimeframeName | None = Field(default=None, description="Absent: the Dataset's.")
-    features: tuple[FeatureEntry, ...] = Field(default=(), max_length=64, description="Empty: the Dataset's.")
+    symbols: tuple[Symbol, ...] = Field(
+        default=(), max_length=200, description="Symbols that are traded; empty: all of the Dataset."
+    )
+    timeframe: TimeframeName | None = Field(default=None, description="Timeframe of the bars; absent: the Dataset's.")
+    features: tuple[FeatureEntry, ...] = Field(
+        default=(), max_length=64, description="Features that a strategy sees; empty: the Dataset's."
+    )
     lookback: int = Field(default=1, ge=1, le=512, description="Bars of features that an observation holds.")
     strategy: StrategyChoice = Field(description="What a trial makes, and its fixed parameters.")
     search_space: SearchSpace = Field(default={}, description="What varies: parameter name to the values it may take.")
@@ -239,11 +258,18 @@ class StudySpec(Model):
     validation: Validation = Field(default=Validation(), description="How the bars are split, and what a trial needs to count.")
     sampler: Sampler = Field(default=Sampler(), description="How parameters are chosen.")
     pruner: Pruner = Field(default=Pruner(), description="When a trial is stopped early.")
-    budget: Budget = Field(default=Budget(), description="How much is searched. Mutable, upwards.")
-    parallelism: int = Field(default=1, ge=0, le=10_000, description="Trials at a time; 0 pauses. Mutable.")
-    suspend: bool = Field(default=False, description="No new trials while true. Mutable.")
+    budget: Budget = Field(default=Budget(), description="How much is searched. May grow while the search runs.")
+    parallelism: int = Field(
+        default=1, ge=0, le=10_000, description="Trials at a time; 0 pauses. May change while the search runs."
+    )
+    suspend: bool = Field(default=False, description="While true no new trial starts. May change while the search runs.")
     template: TrialTemplate = Field(default=TrialTemplate(), description="How each trial is trained.")
-    finished_trials_kept: int = Field(default=100, ge=0, le=100_000, description="Trial objects; records are kept for good.")
+    finished_trials_kept: int = Field(
+        default=100,
+        ge=0,
+        le=100_000,
+        description="Finished Trial objects that are kept; the oldest go first, and their records stay.",
+    )
 
     @model_validator(mode="after")
     def _space(self) -> Self:
@@ -259,25 +285,25 @@ class StudySpec(Model):
 class TrialCounts(Model):
     """Of the record, not of the objects that are kept."""
 
-    waiting: int = Field(default=0, description="Sampled, not started.")
-    running: int = Field(default=0, description="Started.")
-    complete: int = Field(default=0, description="With an objective.")
-    pruned: int = Field(default=0, description="Stopped early.")
-    failed: int = Field(default=0, description="Without an objective; each says why.")
+    waiting: int = Field(default=0, description="Trials that are sampled and not started.")
+    running: int = Field(default=0, description="Trials that run.")
+    complete: int = Field(default=0, description="Trials with an objective.")
+    pruned: int = Field(default=0, description="Trials that were stopped early.")
+    failed: int = Field(default=0, description="Trials without an objective; each says why.")
 
 
 class BestTrial(Model):
     """The complete trial with the highest objective."""
 
-    number: int = Field(description="Its number in the Study.")
-    objective: float = Field(description="Its objective.")
+    number: int = Field(description="Number of that trial in the Study.")
+    objective: float = Field(description="Objective of that trial.")
 
 
 class StudyStatus(Status):
     snapshot: str | None = Field(default=None, description="Dataset snapshot pinned on the first pass.")
     gate_starts_at: str | None = Field(default=None, description="Pinned start of the untouched window.")
     phase: str | None = Field(default=None, description="The phase being searched.")
-    trials: TrialCounts | None = Field(default=None, description="Trials by state.")
+    trials: TrialCounts | None = Field(default=None, description="How many trials there are in each state.")
     active: int | None = Field(default=None, description="Trials whose workload exists.")
     best: BestTrial | None = Field(default=None, description="Best trial so far.")
 
@@ -309,7 +335,8 @@ class Study(Resource):
             ),
             (
                 "self.phases.size() == 0 || self.phases.map(p, p.trials).sum() == self.budget.trials",
-                "the phases' trials must add up to budget.trials",
+                "phases have {self.phases.map(p, p.trials).sum()} trials and budget.trials is {self.budget.trials}: "
+                "make them equal",
             ),
         ),
         pinned=PINNED_STUDY_FIELDS,

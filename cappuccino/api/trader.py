@@ -21,14 +21,16 @@ class SecretReference(Model):
 class Venue(Model):
     """Where orders go. Only the simulated venue has a URL: no manifest can send real keys elsewhere."""
 
-    kind: Literal["simulated", "alpaca", "coinbase"] = Field(description="simulated is the exchange of this project.")
+    kind: Literal["simulated", "alpaca", "coinbase"] = Field(
+        description="Kind of the venue; simulated is the exchange of this project."
+    )
     url: str | None = Field(
         default=None,
         pattern=URL_PATTERN,
         max_length=512,
-        description="Of a simulated exchange elsewhere; absent: the cluster's own.",
+        description="URL of a simulated exchange elsewhere; absent: the cluster's own.",
     )
-    account_secret_ref: SecretReference | None = Field(default=None, description="Key and secret of the account.")
+    account_secret_ref: SecretReference | None = Field(default=None, description="Secret with key and secret of the account.")
 
     @model_validator(mode="after")
     def _url(self) -> Self:
@@ -40,7 +42,7 @@ class Venue(Model):
 class RiskLimits(Model):
     """Checked before every order; 0 switches a limit off."""
 
-    max_weight: float = Field(default=0.30, gt=0, le=1, description="Of equity, in one symbol.")
+    max_weight: float = Field(default=0.30, gt=0, le=1, description="Largest share of equity in one symbol.")
     max_drawdown: float = Field(default=0.20, ge=0, le=1, description="Loss from the persisted baseline that halts.")
     stop: float = Field(default=0.10, ge=0, lt=1, description="Loss from the average entry at which a position is sold.")
     trail: float = Field(
@@ -49,7 +51,7 @@ class RiskLimits(Model):
     trail_arms_at: float = Field(default=0.015, ge=0, le=10, description="Gain that arms the trailing stop.")
     take_profit: float = Field(default=0, ge=0, le=10, description="Gain at which a position is sold.")
     max_hold_bars: int = Field(default=0, ge=0, le=100_000, description="Bars after which a position is sold.")
-    max_orders_per_hour: int = Field(default=60, ge=0, le=100_000, description="Of market time.")
+    max_orders_per_hour: int = Field(default=60, ge=0, le=100_000, description="Orders in an hour of market time.")
 
 
 VENUE_RULES = (
@@ -81,9 +83,11 @@ class TraderTemplateSpec(Model):
         description="A halt stops new orders; then it leaves all as it is, cancels what is open, or sells as well.",
     )
     on_delete: Literal["flatten", "hold"] = Field(
-        default="flatten", description="What becomes of the positions when it is deleted."
+        default="flatten", description="What becomes of the positions when it is deleted: sold, or left as they are."
     )
-    max_restarts: int = Field(default=10, ge=0, le=1000, description="In a row, with exponential back-off, then Stalled.")
+    max_restarts: int = Field(
+        default=10, ge=0, le=1000, description="Crashes in a row, each after a longer pause, after which it is Stalled."
+    )
 
     @model_validator(mode="after")
     def _mode(self) -> Self:
@@ -98,18 +102,18 @@ class TraderSpec(TraderTemplateSpec):
     bundle_digest: Digest = Field(description="The bundle that decides, by its digest.")
     account: str = Field(min_length=1, max_length=63, description="Venue account; one portfolio is one account.")
     role: Literal["candidate", "observer", "baseline"] = Field(
-        default="candidate", description="Only candidates can be promoted."
+        default="candidate", description="Part that it plays; only candidates can be promoted."
     )
 
 
 class TraderStatus(Status):
-    account: str | None = Field(default=None, description="Venue account.")
+    account: str | None = Field(default=None, description="Venue account that it trades.")
     equity_usd: float | None = Field(default=None, description="Cash and positions at the last close.")
     drawdown: float | None = Field(default=None, description="Loss from the highest equity, as a fraction.")
     last_bar_at: str | None = Field(default=None, description="Open time of the last bar acted on, in market time.")
     orders: int | None = Field(default=None, description="Orders sent.")
     fills: int | None = Field(default=None, description="Executions received.")
-    restarts: int | None = Field(default=None, description="Of its process.")
+    restarts: int | None = Field(default=None, description="Restarts of its process.")
     halted_reason: str | None = Field(default=None, description="Why it is halted; only `cappuccino resume` lifts it.")
 
 

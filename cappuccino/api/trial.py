@@ -12,22 +12,26 @@ from cappuccino.core.identifiers import CHILD_NAME_MAX
 
 
 class TrialSpec(Model):
-    study_name: str = Field(min_length=1, max_length=40, description="The Study it belongs to, for people.")
-    study_uid: str = Field(min_length=1, max_length=64, description="With `number` its identity.")
-    number: int = Field(ge=0, le=10_000_000, description="Its number in the Study, from 0.")
-    phase: str = Field(default="", max_length=30, description="The Study's phase it belongs to.")
+    study_name: str = Field(min_length=1, max_length=40, description="Name of the Study that it belongs to, for people.")
+    study_uid: str = Field(
+        min_length=1, max_length=64, description="Uid of that Study; with `number` the identity of the trial."
+    )
+    number: int = Field(ge=0, le=10_000_000, description="Number of the trial in the Study, from 0.")
+    phase: str = Field(default="", max_length=30, description="Phase of the Study that it belongs to.")
     parameters: Values = Field(default={}, description="What the sampler chose, with the fixed and frozen values; as text.")
     snapshot: str = Field(min_length=64, max_length=64, description="Digest of the pinned Dataset snapshot.")
-    gate_starts_at: str = Field(max_length=20, description="No bar at or after it is seen in training.")
+    gate_starts_at: str = Field(
+        max_length=20, description="Start of the gate window; no bar at or after it is seen in training."
+    )
 
 
 class TrialStatus(Status):
-    objective: float | None = Field(default=None, description="Out of sample, mean over the folds.")
-    bundle_digest: str | None = Field(default=None, description="The bundle it made.")
+    objective: float | None = Field(default=None, description="Objective out of sample, mean over the folds.")
+    bundle_digest: str | None = Field(default=None, description="Digest of the bundle that it made.")
     attempts: int | None = Field(default=None, description="Starts of its workload.")
     workload: str | None = Field(default=None, description="What its workload is doing.")
-    started_at: str | None = Field(default=None, description="Wall time.")
-    finished_at: str | None = Field(default=None, description="Wall time.")
+    started_at: str | None = Field(default=None, description="Wall time at which it started.")
+    finished_at: str | None = Field(default=None, description="Wall time at which it finished.")
 
 
 class Trial(Resource):

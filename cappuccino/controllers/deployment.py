@@ -4,7 +4,7 @@
     no verdicts ──▶ gates workload (integrity, backtest, window, overfitting) ──▶ one verdict per candidate
     Passed ──▶ candidate Trader     failed on statistics only ──▶ observer Trader, at most `observers`     else Refused
     baselines ──▶ HODL and cash Traders of the same capital
-    a market day traded ──▶ grade workload (soak, grade) ──▶ Promotable, for a person to approve
+    a market day traded ──▶ grade workload (soak, grade) ──▶ Promotable, for a person to approve (promotion.py)
 
 The evidence rows are the truth: the verdict row of a candidate is written last, so a gates workload that was cut off
 is run again and finds its own rows. A Deployment's gates never change after their first use: make another one.
@@ -18,10 +18,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from cappuccino.api.deployment import CandidateStatus, Deployment, DeploymentStatus, GateStatus
+from cappuccino.api.deployment import Deployment, DeploymentStatus
 from cappuccino.api.meta import API_VERSION, Condition, OwnerReference
 from cappuccino.api.study import Study
 from cappuccino.api.trader import RiskLimits, Trader
+from cappuccino.controllers import promotion
+from cappuccino.controllers.candidacy import BASELINE as BASELINE
+from cappuccino.controllers.candidacy import GRADE as GRADE
+from cappuccino.controllers.candidacy import SOAK as SOAK
+from cappuccino.controllers.candidacy import VERDICT as VERDICT
+from cappuccino.controllers.candidacy import listed, standings
 from cappuccino.controllers.conditions import false, settle, stalled, true
 from cappuccino.controllers.decision import (
     Action,
@@ -35,12 +41,13 @@ from cappuccino.controllers.decision import (
     Workload,
     WorkloadStatus,
 )
-from cappuccino.controllers.rows import AccountActivity, Evidence
+from cappuccino.controllers.rows import AccountActivity, Evidence, Promotion
+from cappuccino.controllers.trader import TRACEPARENT_ANNOTATION
 from cappuccino.core.clock import parse_iso
 from cappuccino.core.errors import FINAL_EXIT_CODES
+from cappuccino.core.identifiers import TRACEPARENT, traceparent
 from cappuccino.search.trials import TrialRow
 
-VERDICT, BASELINE, SOAK, GRADE = "verdict", "baseline", "soak", "grade"
 BASELINE_RISK = RiskLimits(max_weight=1, max_drawdown=0, stop=0, trail=0)  # nothing interferes with a baseline
 GRADE_EVERY_MARKET = timedelta(days=1)
 GRADE_EVERY_SECONDS = 30.0
@@ -55,6 +62,7 @@ class Observed:
     study: Study | None = None
     trials: Sequence[TrialRow] = ()
     evidence: Sequence[Evidence] = ()
+    promotions: Sequence[Promotion] = ()  # oldest first
     traders: Sequence[Trader] = ()
     activity: Mapping[str, AccountActivity] | None = None
     gates: WorkloadStatus | None = None
@@ -95,7 +103,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     if observed.gates:
         actions.append(StopWorkload(name=gates_name(observed.key)))
     have = {trader.name for trader in observed.traders}
-    documents = trader_documents(deployment, observed.key, observed.evidence)
+    documents = trader_documents(deployment, observed.key, observed.evidence, trace=_trace(observed, deployment))
     actions += [CreateObject(document=document) for document in documents if document["metadata"]["name"] not in have]
     actions += _grading(observed, deployment, now)
     passed = sum(row.detail.get("verdict") == "Passed" for row in verdicts.values())
@@ -106,8 +114,8 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     )
 
 
-def trader_documents(deployment: Deployment, key: Key, evidence: Sequence[Evidence]) -> list[Document]:
-    """The Traders that the verdicts ask for; a candidate without an account of its own runs in shadow."""
+def trader_documents(deployment: Deployment, key: Key, evidence: Sequence[Evidence], *, trace: str) -> list[Document]:
+    """The Traders that the verdicts ask for; a candidate without an account of its own runs in shadow. `trace`: traceparent."""
     chosen: list[tuple[str, str, str]] = []  # name, digest, role
     for row in sorted((r for r in evidence if r.gate == VERDICT), key=lambda r: (r.detail["rank"], r.bundle_digest)):
         role = row.detail.get("role")
@@ -133,11 +141,16 @@ def trader_documents(deployment: Deployment, key: Key, evidence: Sequence[Eviden
                 spec["mode"] = "shadow"
             else:
                 spec["venue"] = spec["venue"] | {"accountSecretRef": {"name": secret}}
-        documents.append(_trader(deployment, key, name, spec))
+        documents.append(_trader(deployment, key, name, spec, trace))
     return documents
 
 
-def _trader(deployment: Deployment, key: Key, name: str, spec: Document) -> Document:
+def _trace(observed: Observed, deployment: Deployment) -> str:
+    """The trace of its Study, which Trials and Traders are in as well; its own when it names bundles instead."""
+    return traceparent(observed.study.uid if observed.study else deployment.uid)
+
+
+def _trader(deployment: Deployment, key: Key, name: str, spec: Document, trace: str) -> Document:
     owner = OwnerReference(kind="Deployment", name=deployment.name, uid=deployment.uid)
     return {
         "apiVersion": API_VERSION,
@@ -146,6 +159,7 @@ def _trader(deployment: Deployment, key: Key, name: str, spec: Document) -> Docu
             "name": name,
             "namespace": key.namespace,
             "labels": {"cappuccino.dev/deployment": deployment.name},
+            "annotations": {TRACEPARENT_ANNOTATION: trace},
             "ownerReferences": [owner.to_json()],
         },
         "spec": spec,
@@ -212,7 +226,7 @@ def gates_workload(observed: Observed, deployment: Deployment) -> Workload:
         kind="finite",
         arguments=("validate", "gates"),
         keys=(observed.key,),
-        environment={"CAPPUCCINO_SPEC": json.dumps(spec)},
+        environment={"CAPPUCCINO_SPEC": json.dumps(spec), TRACEPARENT: _trace(observed, deployment)},
         timeout_seconds=6 * 3600,
     )
 
@@ -228,7 +242,7 @@ def _grade_workload(observed: Observed, deployment: Deployment) -> Workload:
         kind="finite",
         arguments=("validate", "grade"),
         keys=(observed.key,),
-        environment={"CAPPUCCINO_SPEC": json.dumps(spec)},
+        environment={"CAPPUCCINO_SPEC": json.dumps(spec), TRACEPARENT: _trace(observed, deployment)},
         timeout_seconds=3600,
     )
 
@@ -273,46 +287,6 @@ def _next_grade(observed: Observed) -> float | None:
     return GRADE_EVERY_SECONDS if observed.traders else None
 
 
-def _candidate_status(deployment: Deployment, evidence: Sequence[Evidence]) -> tuple[CandidateStatus, ...]:
-    rows: dict[str, list[Evidence]] = {}
-    for row in evidence:
-        rows.setdefault(row.bundle_digest, []).append(row)
-    result = []
-    for digest, mine in rows.items():
-        verdict = next((row for row in mine if row.gate == VERDICT), None)
-        if verdict is None:
-            continue
-        newest = {row.gate: row for row in mine if row.gate not in (VERDICT, BASELINE)}  # rows come oldest first
-        state: Any = verdict.detail["verdict"]
-        if state == "Passed":
-            soaked = [newest.get(gate) for gate in (SOAK, GRADE)]
-            done = all(row is not None and row.outcome == "Pass" for row in soaked)
-            state = "Promotable" if done else "Soaking"
-        number = verdict.detail.get("number")
-        suffix = verdict.detail["kind"] if number is None else f"{number:05d}"
-        result.append(
-            CandidateStatus(
-                bundle_digest=digest,
-                number=number,
-                verdict=state,
-                stopped_by=next((row.gate for row in mine if row.gate in newest and row.outcome in ("Fail", "Error")), None),
-                trader=f"{deployment.name}-{suffix}" if verdict.detail.get("role") else None,
-                gates=tuple(
-                    GateStatus(gate=g, outcome=r.outcome, measured=r.measured, threshold=r.threshold, message=r.message)
-                    for g, r in newest.items()
-                ),
-            )
-        )
-    return tuple(sorted(result, key=lambda c: (c.number is None, c.number or 0)))
-
-
-def _promoted(candidates: Sequence[CandidateStatus]) -> Condition:
-    eligible = [c.bundle_digest[:12] for c in candidates if c.verdict == "Promotable"]
-    if eligible:
-        return false("Promoted", "AwaitsApproval", f"{', '.join(eligible)} may be promoted by a person")
-    return false("Promoted", "NobodyEligible", "no candidate has passed every gate, soak and grade")
-
-
 def _status(
     observed: Observed,
     deployment: Deployment,
@@ -323,11 +297,15 @@ def _status(
     requeue: float | None = None,
 ) -> Decision:
     before = deployment.status.conditions if deployment.status else ()
-    listed = _candidate_status(deployment, observed.evidence)
+    judged = standings(deployment, observed.evidence)
+    approval = promotion.judge(
+        deployment, observed.key, candidates=judged, traders=observed.traders, promotions=observed.promotions
+    )
     status = DeploymentStatus(
         observed_generation=deployment.metadata.generation,
-        conditions=settle(before, (*conditions, _promoted(listed)), generation=deployment.metadata.generation, now=now),
-        candidates=listed,
+        conditions=settle(before, (*conditions, approval.condition), generation=deployment.metadata.generation, now=now),
+        candidates=listed(judged, approval.standing),
+        promoted=approval.standing.subject if approval.standing else None,
     )
     was = {c.type: (c.status, c.reason) for c in before}
     events = tuple(
@@ -335,4 +313,9 @@ def _status(
         for c in status.conditions
         if c.type in ("Ready", "Stalled") and c.status == "True" and was.get(c.type) != (c.status, c.reason)
     )
-    return Decision(actions=tuple(actions), status=status.to_json(), events=events, requeue_after=requeue)
+    return Decision(
+        actions=(*actions, *approval.actions),
+        status=status.to_json(),
+        events=(*events, *approval.events),
+        requeue_after=requeue,
+    )

@@ -12,10 +12,11 @@ parameters are frozen in it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from cappuccino.api.dataset import Dataset, DatasetSpec
 from cappuccino.api.meta import API_VERSION, Condition, OwnerReference
@@ -28,7 +29,7 @@ from cappuccino.core.errors import InvalidInput
 from cappuccino.core.identifiers import trial_name
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.evaluation.splits import walk_forward, windows
-from cappuccino.search.trials import NewTrial, TrialRow
+from cappuccino.search.trials import NewTrial, TrialRow, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,26 @@ class Wanted:
     frozen: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a search has come to, from one walk over its rows."""
+
+    counts: TrialCounts
+    unfinished: tuple[TrialRow, ...]
+    best: TrialRow | None  # the complete trial with the highest objective; the earlier one when two are equal
+
+    @classmethod
+    def of(cls, rows: Sequence[TrialRow]) -> Progress:
+        """`rows` are ordered by number."""
+        counts = Counter(row.state for row in rows)
+        complete = [row for row in rows if row.state == "Complete" and row.objective is not None]
+        return cls(
+            counts=TrialCounts(**{state.lower(): counts[state] for state in get_args(TrialState)}),
+            unfinished=tuple(row for row in rows if not row.finished) if counts["Waiting"] or counts["Running"] else (),
+            best=max(complete, key=lambda row: row.objective or 0.0, default=None),
+        )
+
+
 def phases(study: Study) -> tuple[Phase, ...]:
     """The Study's phases; one without a name when it has none."""
     if study.spec.phases:
@@ -71,10 +92,10 @@ def phases(study: Study) -> tuple[Phase, ...]:
 
 def wanted(study: Study, trials: Sequence[TrialRow]) -> Wanted | None:
     """The trials that may be proposed now, or None: pure, so that the observer can ask the sampler beforehand."""
-    spec = study.spec
-    if spec.suspend or study.metadata.deletion_timestamp or _failed(study, trials):
+    spec, progress = study.spec, Progress.of(trials)
+    if spec.suspend or study.metadata.deletion_timestamp or _failed(study, progress.counts):
         return None
-    room = spec.parallelism - sum(not row.finished for row in trials)
+    room = spec.parallelism - len(progress.unfinished)
     first = len(trials)  # numbers are dense: a row is never deleted
     frozen: dict[str, str] = {}
     begin = 0
@@ -82,19 +103,13 @@ def wanted(study: Study, trials: Sequence[TrialRow]) -> Wanted | None:
         end = begin + phase.trials
         if first < end:
             count = min(room, end - first)
-            if count <= 0 or any(not row.finished for row in trials if row.number < begin):
+            if count <= 0 or any(row.number < begin for row in progress.unfinished):
                 return None
             return Wanted(numbers=tuple(range(first, first + count)), phase=phase.name, space=phase.search_space, frozen=frozen)
-        winner = best([row for row in trials if begin <= row.number < end])
+        winner = Progress.of([row for row in trials if begin <= row.number < end]).best
         frozen |= dict(winner.parameters) if winner else {}
         begin = end
     return None
-
-
-def best(trials: Sequence[TrialRow]) -> TrialRow | None:
-    """The complete trial with the highest objective; the earlier one when two are equal."""
-    complete = [row for row in trials if row.state == "Complete" and row.objective is not None]
-    return max(complete, key=lambda row: (row.objective or 0.0, -row.number), default=None)
 
 
 def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001
@@ -105,6 +120,8 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return _pin(observed, study, now)
 
     rows, objects = observed.trials, {item.number: item for item in observed.objects}
+    progress = Progress.of(rows)
+    counts, winner = progress.counts, progress.best
     actions: list[Action] = []
     if observed.proposals:
         actions.append(
@@ -115,13 +132,11 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         )
     actions += [
         CreateObject(document=trial_document(study, observed.key, observed.pinned, row))
-        for row in rows
-        if not row.finished and row.number not in objects
+        for row in progress.unfinished
+        if row.number not in objects
     ]
     actions += _surplus(study, observed.key, rows, objects)
 
-    counts = count(rows)
-    winner = best(rows)
     status = StudyStatus(
         observed_generation=study.metadata.generation,
         conditions=settle(
@@ -134,7 +149,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         gate_starts_at=iso(observed.pinned.gate_starts_at),
         phase=_phase_of(study, rows) or None,
         trials=counts,
-        active=sum(not row.finished and row.number in objects for row in rows),
+        active=sum(row.number in objects for row in progress.unfinished),
         best=BestTrial(number=winner.number, objective=winner.objective or 0.0) if winner else None,
     )
     return Decision(
@@ -166,11 +181,6 @@ def trial_document(study: Study, key: Key, pinned: StudyRow, row: TrialRow) -> D
             "gateStartsAt": iso(pinned.gate_starts_at),
         },
     }
-
-
-def count(rows: Sequence[TrialRow]) -> TrialCounts:
-    states = [row.state.lower() for row in rows]
-    return TrialCounts(**{state: states.count(state) for state in ("waiting", "running", "complete", "pruned", "failed")})
 
 
 def _pin(observed: Observed, study: Study, now: datetime) -> Decision:
@@ -241,22 +251,22 @@ def _unpinned(study: Study, conditions: tuple[Condition, ...], now: datetime) ->
     return Decision(status=status.to_json())
 
 
-def _failed(study: Study, rows: Sequence[TrialRow]) -> bool:
-    return sum(row.state == "Failed" for row in rows) > study.spec.budget.max_failed_trials
+def _failed(study: Study, counts: TrialCounts) -> bool:
+    return counts.failed > study.spec.budget.max_failed_trials
 
 
-def _done(study: Study, rows: Sequence[TrialRow]) -> bool:
-    return len(rows) >= study.spec.budget.trials and all(row.finished for row in rows)
+def _done(study: Study, rows: Sequence[TrialRow], counts: TrialCounts) -> bool:
+    return len(rows) >= study.spec.budget.trials and not counts.waiting and not counts.running
 
 
 def _conditions(study: Study, rows: Sequence[TrialRow], counts: TrialCounts) -> tuple[Condition, ...]:
     summary = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed of {study.spec.budget.trials}"
-    if _failed(study, rows):
+    if _failed(study, counts):
         limit = study.spec.budget.max_failed_trials
         last = next((row.reason for row in reversed(rows) if row.state == "Failed"), "")
         message = f"{counts.failed} trials failed, more than budget.maxFailedTrials {limit}; the last: {last}"
         return (*stalled("TooManyFailures", message), true("Failed", "TooManyFailures", message), false("Complete", "Failed"))
-    if _done(study, rows):
+    if _done(study, rows, counts):
         if counts.complete == 0:
             last = next((row.reason for row in reversed(rows) if row.reason), "")
             message = f"no trial completed: {summary}; the last: {last}"
@@ -273,11 +283,11 @@ def _phase_of(study: Study, rows: Sequence[TrialRow]) -> str:
 
 def _surplus(study: Study, key: Key, rows: Sequence[TrialRow], objects: Mapping[int, TrialObject]) -> list[Action]:
     """Objects of finished trials above the limit, oldest first; their rows stay."""
-    finished = [row for row in rows if row.finished and row.number in objects and not objects[row.number].deleting]
+    finished = [row.number for row in rows if row.number in objects and row.finished and not objects[row.number].deleting]
     surplus = finished[: max(0, len(finished) - study.spec.finished_trials_kept)]
     return [
-        DeleteObject(key=Key("Trial", key.namespace, trial_name(study.name, row.number)), uid=objects[row.number].uid)
-        for row in surplus
+        DeleteObject(key=Key("Trial", key.namespace, trial_name(study.name, number)), uid=objects[number].uid)
+        for number in surplus
     ]
 
 

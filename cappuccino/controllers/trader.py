@@ -1,7 +1,7 @@
 """Trader: keep one bundle trading one account, and stop it when it must stop.
 
 new ──▶ finalizer, then its workload (continuous: restarted with back-off)
-annotation cappuccino.dev/halt ──▶ copied into the account row; removing it never resumes
+annotations halt and resume ──▶ latch.py: the account row, which alone says whether it may trade
 account halted ──▶ Halted; the workload keeps running and holds to the latch
 refused for good, or failed too often in a row ──▶ Stalled, not started again until its spec changes
 the simulated venue's tape ended (exit 0) ──▶ Finished
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cappuccino.api.meta import Condition
-from cappuccino.api.trader import Trader, TraderStatus
+from cappuccino.api.trader import Trader, TraderSpec, TraderStatus
 from cappuccino.controllers.conditions import false, settle, stalled, true
 from cappuccino.controllers.decision import (
     Action,
@@ -23,17 +23,19 @@ from cappuccino.controllers.decision import (
     Event,
     Key,
     PatchMetadata,
+    PodNeeds,
     StartWorkload,
     StopWorkload,
     Workload,
     WorkloadStatus,
-    WriteRecord,
 )
+from cappuccino.controllers.latch import Latch, latch
 from cappuccino.controllers.rows import AccountActivity, AccountRow
 from cappuccino.core.clock import iso
+from cappuccino.core.identifiers import TRACEPARENT
 
 FINALIZER = "cappuccino.dev/flatten"
-HALT_ANNOTATION = "cappuccino.dev/halt"
+TRACEPARENT_ANNOTATION = "cappuccino.dev/traceparent"  # of the Study that its bundle comes from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,38 +64,35 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     if FINALIZER not in trader.metadata.finalizers:
         finalizers = (*trader.metadata.finalizers, FINALIZER)
         actions.append(PatchMetadata(key=observed.key, uid=trader.uid, finalizers=finalizers))
-    asked = trader.metadata.annotations.get(HALT_ANNOTATION)
-    halted = observed.account.halted_reason if observed.account else None
-    acted = trader.metadata.annotations.get(HALT_ANNOTATION + "-acted")
-    if asked and observed.account and asked != acted:
-        if not halted:
-            arguments = {"name": observed.account.name, "reason": asked, "actor": "annotation"}
-            actions.append(WriteRecord(operation="halt", arguments=arguments))
-            halted = asked
-        actions.append(PatchMetadata(key=observed.key, uid=trader.uid, annotations={HALT_ANNOTATION + "-acted": asked}))
+    held = latch(trader, observed.key, observed.account)
+    actions += held.actions
+    if held.unstarted:
+        actions += [StopWorkload(name=observed.key.workload())] if run else []
+        message = f"{held.halted}; it has no account yet, and is not started before it is resumed"
+        return _status(observed, trader, (false("Ready", "Halted", message),), now, actions, held)
 
     looping = _said(trader, "Stalled")
     if run is None and looping and looping.reason == "CrashLoop" and looping.observed_generation == trader.metadata.generation:
-        return _status(observed, trader, stalled(looping.reason, looping.message), now, actions, halted)
+        return _status(observed, trader, stalled(looping.reason, looping.message), now, actions, held)
     if run is None:
         actions.append(StartWorkload(workload=workload(trader, observed.key)))
-        return _status(observed, trader, (false("Ready", "Starting", "its process is being started"),), now, actions, halted)
+        return _status(observed, trader, (false("Ready", "Starting", "its process is being started"),), now, actions, held)
     if run.state == "Succeeded":
-        return _status(observed, trader, (false("Ready", "Finished", "the venue's tape ended"),), now, actions, halted)
+        return _status(observed, trader, (false("Ready", "Finished", "the venue's tape ended"),), now, actions, held)
     if run.state == "Failed":
-        return _status(observed, trader, stalled("Refused", _message(run)), now, actions, halted)
+        return _status(observed, trader, stalled("Refused", _message(run)), now, actions, held)
     if run.failures > trader.spec.max_restarts:
         actions.append(StopWorkload(name=observed.key.workload()))
         message = f"failed {run.failures} times in a row, more than maxRestarts {trader.spec.max_restarts}: {_message(run)}"
-        return _status(observed, trader, stalled("CrashLoop", message), now, actions, halted)
+        return _status(observed, trader, stalled("CrashLoop", message), now, actions, held)
     if run.state != "Running":
-        return _status(observed, trader, (false("Ready", "BackOff", _message(run)),), now, actions, halted, requeue=2.0)
-    if halted:
-        return _status(observed, trader, (false("Ready", "Halted", halted),), now, actions, halted)
+        return _status(observed, trader, (false("Ready", "BackOff", _message(run)),), now, actions, held, requeue=2.0)
+    if held.halted:
+        return _status(observed, trader, (false("Ready", "Halted", held.halted),), now, actions, held)
     if observed.account is None or not observed.account.held:
         ready = false("Ready", "Reconciling", "it reconciles its account with the venue before it trades")
-        return _status(observed, trader, (ready,), now, actions, halted, requeue=0.5)
-    return _status(observed, trader, (true("Ready", "Trading", "it may trade"),), now, actions, halted)
+        return _status(observed, trader, (ready,), now, actions, held, requeue=0.5)
+    return _status(observed, trader, (true("Ready", "Trading", "it may trade"),), now, actions, held)
 
 
 def workload(trader: Trader, key: Key) -> Workload:
@@ -103,8 +102,20 @@ def workload(trader: Trader, key: Key) -> Workload:
         kind="continuous",
         arguments=("trade", "--account", spec.account, "--trader-uid", trader.uid, "--bundle", spec.bundle_digest),
         keys=(key,),
-        environment={"CAPPUCCINO_SPEC": json.dumps(spec.to_json())},
+        environment={"CAPPUCCINO_SPEC": json.dumps(spec.to_json()), **_trace(trader)},
+        pod=PodNeeds(secret=_secret(spec)),
     )
+
+
+def _secret(spec: TraderSpec) -> str:
+    """The keys of its own account, for who sends orders; shadow sends none."""
+    reference = spec.venue.account_secret_ref
+    return reference.name if reference and spec.mode != "shadow" else ""
+
+
+def _trace(trader: Trader) -> dict[str, str]:
+    context = trader.metadata.annotations.get(TRACEPARENT_ANNOTATION)
+    return {TRACEPARENT: context} if context else {}
 
 
 def farewell(trader: Trader, key: Key) -> Workload:
@@ -122,17 +133,17 @@ def _end(observed: Observed, trader: Trader, now: datetime) -> Decision:
     stop: list[Action] = [StopWorkload(name=observed.key.workload())] if observed.workload else []
     if observed.account is None:
         return Decision(actions=(*stop, release))
-    run = observed.farewell
+    run, held = observed.farewell, Latch(halted=observed.account.halted_reason)
     leaving = false("Ready", "Leaving", f"deleted: it leaves its account by onDelete {trader.spec.on_delete}")
     if run is None:
         start = StartWorkload(workload=farewell(trader, observed.key))
-        return _status(observed, trader, (leaving,), now, [*stop, start], None)
+        return _status(observed, trader, (leaving,), now, [*stop, start], held)
     if run.state == "Succeeded":
         return Decision(actions=(*stop, StopWorkload(name=farewell_name(observed.key)), release))
     if run.state == "Failed":
         message = f"deleted, but it could not leave: {_message(run)}; mend it, or remove the finalizer {FINALIZER} by hand"
-        return _status(observed, trader, stalled("LeavingFailed", message), now, stop, None)
-    return _status(observed, trader, (leaving,), now, stop, None)
+        return _status(observed, trader, stalled("LeavingFailed", message), now, stop, held)
+    return _status(observed, trader, (leaving,), now, stop, held)
 
 
 def _said(trader: Trader, kind: str) -> Condition | None:
@@ -150,13 +161,13 @@ def _status(
     conditions: tuple[Condition, ...],
     now: datetime,
     actions: list[Action],
-    halted: str | None,
+    held: Latch,
     *,
     requeue: float | None = None,
 ) -> Decision:
     before = trader.status.conditions if trader.status else ()
-    latch = true("Halted", "Latched", halted) if halted else false("Halted", "NotHalted")
-    settled = settle(before, (*conditions, latch), generation=trader.metadata.generation, now=now)
+    told = true("Halted", "Latched", held.halted) if held.halted else false("Halted", "NotHalted")
+    settled = settle(before, (*conditions, told), generation=trader.metadata.generation, now=now)
     activity, run = observed.activity, observed.workload
     peak = activity.peak_equity_usd if activity else None
     equity = activity.equity_usd if activity else None
@@ -170,7 +181,7 @@ def _status(
         orders=activity.orders if activity else None,
         fills=activity.fills if activity else None,
         restarts=run.restarts if run else (trader.status.restarts if trader.status else None),
-        halted_reason=halted,
+        halted_reason=held.halted,
     )
     was = {c.type: (c.status, c.reason) for c in before}
     events = tuple(
@@ -182,4 +193,4 @@ def _status(
             or (c.type == "Ready" and c.reason in ("Trading", "Finished", "BackOff"))
         )
     )
-    return Decision(actions=tuple(actions), status=status.to_json(), events=events, requeue_after=requeue)
+    return Decision(actions=tuple(actions), status=status.to_json(), events=(*held.events, *events), requeue_after=requeue)

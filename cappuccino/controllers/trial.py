@@ -6,6 +6,9 @@
     finished ──▶ workload forgotten
 
 The result row decides, never the workload's exit: a workload gone with its result present is done.
+
+The status is written when it runs and when it is over, and in between only where there is something to wait for: a search has
+thousands of trials, and each write of each is seen by everybody who watches them.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from cappuccino.controllers.decision import (
 from cappuccino.core.clock import iso
 from cappuccino.core.identifiers import TRACEPARENT, traceparent
 from cappuccino.search.trials import TrialRow, TrialState
+
+PENDING_SECONDS = 2.0  # for so long a workload may be on its way without a word about it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +71,9 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
             actions=(_move(row, "Pruned", f"value {value:.4g} at step {step} is below the median of the others", now),),
             requeue_after=0.0,
         )
+    running = () if row.state == "Running" else (_move(row, "Running", "", now),)
     if run is None:
-        started = () if row.state == "Running" else (_move(row, "Running", "", now),)
-        start = StartWorkload(workload=workload(trial, observed.study, observed.key))
-        return _status(trial, row, run, (false("Complete", "Starting"),), now, actions=(*started, start))
+        return Decision(actions=(*running, StartWorkload(workload=workload(trial, observed.study, observed.key))))
     if run.state == "Failed":
         return Decision(actions=(_move(row, "Failed", _failure(run), now),), requeue_after=0.0)
     if run.state == "Succeeded":  # the result is committed before exit 0, so this pass read the record too early
@@ -77,8 +81,12 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
             return Decision(requeue_after=1.0)
         reason = "the trainer ended without writing a result"
         return Decision(actions=(_move(row, "Failed", reason, now),), requeue_after=0.0)
-    started_row = () if row.state == "Running" else (_move(row, "Running", "", now),)
-    return _status(trial, row, run, (false("Complete", "Training"),), now, actions=started_row)
+    if run.state == "Pending":
+        rest = PENDING_SECONDS - (now - (row.started_at or now)).total_seconds()
+        if rest > 0 and run.restarts == 0:
+            return Decision(actions=running, requeue_after=rest)
+        return _status(trial, row, run, (false("Complete", "Waiting", run.message),), now, actions=running)
+    return _status(trial, row, run, (false("Complete", "Training"),), now, actions=running)
 
 
 def workload(trial: Trial, study: StudySpec, key: Key) -> Workload:
@@ -156,10 +164,7 @@ def _status(
         started_at=iso(row.started_at) if row and row.started_at else None,
         finished_at=iso(row.finished_at) if row and row.finished_at else None,
     )
-    was = {c.type: c.status for c in before}
-    events = tuple(
-        Event(reason=c.reason, message=c.message, type="Warning" if c.type == "Failed" else "Normal")
-        for c in settled
-        if c.type in ("Complete", "Failed") and c.status == "True" and was.get(c.type) != "True"
-    )
+    told = any(c.type == "Failed" and c.status == "True" for c in before)
+    failed = row if row and row.state == "Failed" and not told else None
+    events = (Event(reason="Failed", message=failed.reason, type="Warning"),) if failed else ()
     return Decision(actions=actions, status=status.to_json(), events=events)

@@ -17,11 +17,11 @@ VARIABLE = "CAPPUCCINO_PARENT_PIPE"
 GO = b"g"
 
 
-def watch() -> None:
-    """Every entry point calls this first. Returns at once when nobody supervises this process; otherwise after the go,
-    with stdin replaced by /dev/null so that no child of this process takes part."""
+def watch() -> bool:
+    """Every entry point calls this first. Whether somebody supervises this process: False at once; True after the go, with
+    stdin replaced by /dev/null so that no child of this process takes part."""
     if os.environ.pop(VARIABLE, None) != "stdin":
-        return
+        return False
     pipe = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -29,6 +29,7 @@ def watch() -> None:
     if os.read(pipe, 1) != GO:
         os._exit(PREEMPTED_EXIT_CODE)  # nobody knows of this process: it must not begin
     threading.Thread(target=_until_end_of_file, args=(pipe,), name="lifeline", daemon=True).start()
+    return True
 
 
 def _until_end_of_file(pipe: int) -> None:

@@ -21,13 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from pydantic import ValidationError
 
 from cappuccino.adapters.sources.files import FileBars
 from cappuccino.adapters.venue_server.app import DESK, build_app
 from cappuccino.adapters.venue_server.journal import Journal
+from cappuccino.api.dataset import DatasetSpec
+from cappuccino.api.meta import explain
 from cappuccino.core.clock import from_epoch, iso, parse_iso, to_epoch
 from cappuccino.core.errors import CappuccinoError, Conflict, InvalidInput
+from cappuccino.core.timeframe import Timeframe
+from cappuccino.entrypoints.ingest import source_of
 from cappuccino.entrypoints.settings import EXCHANGE_TOKEN as TOKEN
+from cappuccino.entrypoints.settings import SPEC
 from cappuccino.exchange.simulator import SimulatedExchange
 from cappuccino.exchange.tape import MICROSECONDS, Tape
 from cappuccino.exchange.terms import Terms
@@ -151,12 +157,36 @@ def bars_of(path: Path, symbols: Sequence[str]) -> Bars:
     return bars
 
 
-def main(argv: Sequence[str], *, load: Callable[[], Bars] | None = None) -> int:
-    """The command line. `load` replaces the file of bars."""
-    options = _parser(needs_bars=load is None).parse_args(argv)
+def market_of(text: str) -> Bars:
+    """The bars of a market that is described as a Dataset's spec, as JSON: the same ones that such a Dataset has.
+
+    Raises:
+        InvalidInput: no such spec, or one without an end.
+    """
+    try:
+        spec = DatasetSpec.model_validate_json(text or "{}", strict=True)
+    except ValidationError as error:
+        raise InvalidInput(explain(error, DatasetSpec, source=SPEC)) from error
+    if spec.end is None:
+        raise InvalidInput(f"{SPEC}: end: a market that is traded needs an end: add it")
+    timeframe, symbols = Timeframe.parse(spec.timeframe), list(spec.symbols)
+    start, end = (to_epoch(parse_iso(at)) for at in (spec.start, spec.end))
+    bars, report = quality.check(
+        source_of(spec.source, start=spec.start).fetch(symbols, timeframe, start, end), symbols, timeframe, end=end
+    )
+    if report.quarantined:
+        symbol, reason = next(iter(report.quarantined.items()))
+        raise InvalidInput(f"{SPEC}: {symbol} cannot be traded, {reason}: correct the source or leave it out")
+    return bars
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    options = _parser().parse_args(argv)
     try:
         symbols = [symbol for symbol in options.symbols.split(",") if symbol]
-        serve(_settings(options), load or (lambda: bars_of(options.bars, symbols)), announce=_announce)
+        load = (lambda: market_of(os.environ.get(SPEC, ""))) if options.market else (lambda: bars_of(options.bars, symbols))
+        serve(_settings(options), load, announce=_announce)
     except CappuccinoError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -209,14 +239,16 @@ def _decimal(text: str) -> Decimal:
         raise InvalidInput(f"exchange: {text!r} is not a number") from error
 
 
-def _parser(*, needs_bars: bool) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cappuccino exchange",
         description="Serve the simulated exchange, which speaks Alpaca's protocol, over a file of bars.",
         epilog="example: cappuccino exchange --bars bars.parquet --start 2024-07-01T00:00:00Z --journal exchange.journal",
     )
     add = parser.add_argument
-    add("--bars", type=Path, required=needs_bars, help="Parquet, CSV or Feather: symbol, ts, open, high, low, close, volume")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--bars", type=Path, help="Parquet, CSV or Feather: symbol, ts, open, high, low, close, volume")
+    source.add_argument("--market", action="store_true", help=f"the market that {SPEC} describes, as a Dataset's spec in JSON")
     add("--symbols", default="", help="with commas between; default: all of the file")
     add("--host", default="127.0.0.1", help=f"other than loopback needs {TOKEN}")
     add("--port", type=int, default=8700, help="0: any free one (default %(default)s)")

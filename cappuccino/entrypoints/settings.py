@@ -6,6 +6,7 @@ CAPPUCCINO_EXCHANGE_URL   the simulated exchange         (trade; a Trader's venu
 CAPPUCCINO_EXCHANGE_TOKEN secret of the exchange's control endpoints (exchange, trade)
 CAPPUCCINO_SECRETS        folder of Secrets, each a folder with the files key_id and secret_key (trade on a real venue)
 CAPPUCCINO_SPEC           what the controller asks for, as JSON
+CAPPUCCINO_HEALTH         where /healthz and /metrics are served, as 0.0.0.0:8081 (trade; default: a free loopback port)
 CAPPUCCINO_STATE          the runner's folder            (runner, command line; default .cappuccino)
 """
 
@@ -26,6 +27,7 @@ EXCHANGE_URL = "CAPPUCCINO_EXCHANGE_URL"
 EXCHANGE_TOKEN = "CAPPUCCINO_EXCHANGE_TOKEN"  # noqa: S105 - the name of a variable
 SECRETS = "CAPPUCCINO_SECRETS"
 SPEC = "CAPPUCCINO_SPEC"
+HEALTH = "CAPPUCCINO_HEALTH"
 STATE = "CAPPUCCINO_STATE"
 
 
@@ -54,6 +56,14 @@ def required(name: str, environment: Mapping[str, str] = os.environ) -> str:
 
 def state_folder(option: Path | None = None) -> Path:
     return (option or Path(os.environ.get(STATE, ".cappuccino"))).resolve()
+
+
+def health_address(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Host and port; 0 is any free port."""
+    host, _, port = environment.get(HEALTH, "127.0.0.1:0").rpartition(":")
+    if not host or not port.isdigit():
+        raise InvalidInput(f"{HEALTH} is {environment[HEALTH]!r}: write host:port, as 0.0.0.0:8081")
+    return host, int(port)
 
 
 def _spec(text: str) -> Mapping[str, Any]:

@@ -50,11 +50,12 @@ from cappuccino.core.errors import (
 )
 from cappuccino.core.money import dec
 from cappuccino.entrypoints.health_server import HealthServer
-from cappuccino.entrypoints.settings import EXCHANGE_TOKEN, EXCHANGE_URL, SECRETS, WorkerSettings, required
+from cappuccino.entrypoints.settings import EXCHANGE_TOKEN, EXCHANGE_URL, SECRETS, WorkerSettings, health_address, required
 from cappuccino.risk.barriers import Barriers
 from cappuccino.risk.limits import Limits
 from cappuccino.telemetry.logs import configure, get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
+from cappuccino.telemetry.traces import exported
 from cappuccino.trading.health import Health
 from cappuccino.trading.lease import LeaseKeeper
 from cappuccino.trading.ports import Broker, Stop
@@ -101,7 +102,8 @@ def main(argv: Sequence[str]) -> int:
         lifeline.watch()
     configure(level=options.log_level, account=options.account, trader_uid=options.trader_uid)
     try:
-        return trade(_settings(options))
+        with exported("trade"):
+            return trade(_settings(options))
     except CappuccinoError as error:
         get_logger("trade").error("ended", error=str(error), kind=type(error).__name__, exit_code=error.exit_code)
         sys.stderr.write(f"{error}\n")
@@ -282,6 +284,7 @@ def _token(url: str) -> str:
 
 def _settings(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> TradeSettings:
     worker = WorkerSettings.read(environment)
+    host, port = health_address(environment)
     document = dict(worker.spec)
     document.setdefault("account", options.account)
     document.setdefault("bundleDigest", options.bundle)
@@ -294,8 +297,8 @@ def _settings(options: argparse.Namespace, environment: Mapping[str, str] = os.e
         artifacts_url=worker.artifacts_url,
         flatten=options.flatten,
         release=options.release,
-        health_host=options.health_host,
-        health_port=options.health_port,
+        health_host=host if options.health_port is None else options.health_host,
+        health_port=port if options.health_port is None else options.health_port,
         lease_seconds=options.lease_seconds,
     )
 
@@ -316,7 +319,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--flatten", action="store_true", help="sell everything and end")
     add("--release", action="store_true", help="leave the venue's lockstep with the positions as they are, and end")
     add("--health-host", default="127.0.0.1")
-    add("--health-port", type=int, default=0, help="of /healthz and /metrics; 0: any free one, which the log tells")
+    add(
+        "--health-port",
+        type=int,
+        help="of /healthz and /metrics; 0: any free one (default: as CAPPUCCINO_HEALTH says)",
+    )
     add("--lease-seconds", type=float, default=LEASE_SECONDS)
     add("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     add("--die-with-parent", action="store_true", help="end when stdin, a pipe of the parent, closes (core/lifeline.py)")

@@ -36,6 +36,7 @@ from cappuccino.strategies.interface import Strategy
 from cappuccino.strategies.policy import Policy
 from cappuccino.strategies.trend import Trend, TrendParameters
 from cappuccino.telemetry.logs import configure, get_logger
+from cappuccino.telemetry.traces import exported, span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +59,12 @@ def main(argv: Sequence[str]) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     blobs = open_blobs(settings.artifacts_url)
-    with open_pool(settings.database_url, "trial", max_size=1) as pool:
+    with exported("train"), open_pool(settings.database_url, "trial", max_size=1) as pool:
         journal = TrialWriter(pool)
         for number in (int(text) for text in options.trials.split(",")):
             try:
-                run_trial(journal, blobs, options.study_uid, number, should_stop=stop.is_set)
+                with span("trial", study_uid=options.study_uid, number=number):
+                    run_trial(journal, blobs, options.study_uid, number, should_stop=stop.is_set)
             except RetryLater as error:
                 if stop.is_set():
                     get_logger("train").info("preempted", trial=number, reason=str(error))
@@ -185,7 +187,9 @@ class Fitter:
         names = ("policy.onnx", "weights.safetensors", "fit.json")
         keys = {file: f"{self._prefix}/{name}/{file}" for file in names}
         if not all(self._blobs.exists(key) for key in keys.values()):
-            for file, payload in self._train(name, lo, hi).items():
+            with span("fit", fit=name):
+                trained = self._train(name, lo, hi)
+            for file, payload in trained.items():
                 self._blobs.replace(keys[file], payload)
             self._blobs.delete(f"{self._prefix}/{name}/running")
         files = {file: self._blobs.get(key) for file, key in keys.items()}

@@ -15,6 +15,7 @@ from cappuccino.entrypoints.grading import run_grades
 from cappuccino.entrypoints.settings import WorkerSettings
 from cappuccino.entrypoints.wiring import open_record
 from cappuccino.telemetry.logs import configure
+from cappuccino.telemetry.traces import exported, span
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,7 +23,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("what", choices=("gates", "grade"))
     options = parser.parse_args(argv)
     configure(process="validate")
-    asyncio.run(_run(options.what, WorkerSettings.read()))
+    with exported("validate"), span(options.what):
+        asyncio.run(_run(options.what, WorkerSettings.read()))
     return 0
 
 

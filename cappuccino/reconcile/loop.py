@@ -4,15 +4,17 @@ What an error means for the key:
 RetryLater, Conflict    nothing is wrong, or the world moved: again after a back-off
 UserError               a person must act: Stalled in the status, a Warning event, again after a back-off
 anything else           we are wrong: logged with its trace, again after a back-off; the loop and the other keys go on
+
+A pass over an object that is there is a span of its Study's trace (trace.py); one that changed nothing is not exported.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from cappuccino.api.meta import Condition
 from cappuccino.controllers.conditions import settle, stalled
@@ -23,9 +25,13 @@ from cappuccino.core.errors import Conflict, RetryLater, UserError
 from cappuccino.reconcile.apply import apply
 from cappuccino.reconcile.ports import Ports
 from cappuccino.reconcile.queue import Backoff, KeyedQueue
+from cappuccino.reconcile.trace import traceparent_of
 from cappuccino.reconcile.wake import concerned, referrers
+from cappuccino.telemetry import traces
+from cappuccino.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+Result = Literal["ok", "retry", "conflict", "stalled", "error"]
+_log = get_logger(__name__)
 
 
 class Controller(Protocol):
@@ -36,6 +42,24 @@ class Controller(Protocol):
         ...
 
     def decide(self, observed: Any, *, now: datetime, market_now: datetime | None) -> Decision: ...
+
+
+class Observer(Protocol):
+    """Who counts what the loop does (telemetry/operations.py)."""
+
+    def passed(self, kind: str, result: Result, seconds: float) -> None:
+        """A pass ended."""
+        ...
+
+    def told(self, kind: str, seconds: float) -> None:
+        """A status was written, so long after its pass became due."""
+        ...
+
+
+class Unobserved:
+    def passed(self, kind: str, result: Result, seconds: float) -> None: ...
+
+    def told(self, kind: str, seconds: float) -> None: ...
 
 
 class Loop:
@@ -51,6 +75,7 @@ class Loop:
         workers: int = 4,
         resync_seconds: float = 30.0,
         backoff: Backoff | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._ports = ports
         self._controllers = controllers
@@ -58,7 +83,12 @@ class Loop:
         self._market_now = market_now
         self._workers = workers
         self._resync_seconds = resync_seconds
+        self._observer: Observer = observer or Unobserved()
         self._queue: KeyedQueue[Key] = KeyedQueue(backoff=backoff)
+
+    @property
+    def queue(self) -> KeyedQueue[Key]:
+        return self._queue
 
     def wake(self, key: Key) -> None:
         if key.kind in self._controllers:
@@ -84,24 +114,39 @@ class Loop:
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass; the seconds after which the key wants another. Raises whatever went wrong."""
-        controller, ports = self._controllers[key.kind], self._ports
-        document = await ports.objects.get(key)  # the one whose status is written: no younger object of this name
+        document = await self._ports.objects.get(key)  # the one whose status is written: no younger object of this name
+        if document is None or not traces.enabled():
+            return await self._pass(key, document, traces.NOTHING)
+        traceparent = await traceparent_of(document, self._ports.objects)
+        where = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
+        with traces.span("reconcile", traceparent=traceparent, **where) as span:
+            return await self._pass(key, document, span)
+
+    async def _pass(self, key: Key, document: Document | None, span: traces.Span) -> float | None:
+        controller = self._controllers[key.kind]
         observed = await controller.observe(key, document)
         decision = controller.decide(observed, now=self._clock.now(), market_now=self._market_now())
         for action in decision.actions:
             failpoints.reach("reconcile-write")
-            await apply(action, ports)
-        if document is not None:
-            await self._tell(key, document, decision.status, decision.events)
+            await apply(action, self._ports)
+        told = document is not None and await self._tell(key, document, decision.status, decision.events)
+        if decision.actions or told:
+            span.set(actions=",".join(type(action).__name__ for action in decision.actions), status_written=told)
+        else:
+            span.drop()
         return decision.requeue_after
 
-    async def _tell(self, key: Key, document: Document, status: Document | None, events: tuple[Event, ...]) -> None:
+    async def _tell(self, key: Key, document: Document, status: Document | None, events: tuple[Event, ...]) -> bool:
+        """Whether there was anything to tell."""
         uid = document["metadata"]["uid"]
-        if status is not None and status != document.get("status"):
+        changed = status is not None and status != document.get("status")
+        if status is not None and changed:
             failpoints.reach("reconcile-write")
             await self._ports.objects.patch_status(key, status, uid=uid)
+            self._observer.told(key.kind, self._queue.wanted_seconds(key))
         for event in events:
             await self._ports.events.emit(key, uid, event, at=self._clock.now())
+        return changed or bool(events)
 
     async def _work(self) -> None:
         while (key := await self._queue.get()) is not None:
@@ -111,27 +156,34 @@ class Loop:
                 self._queue.done(key)
 
     async def _attempt(self, key: Key) -> None:
+        began = time.monotonic()
+        result: Result = "ok"
         try:
             requeue_after = await self.reconcile(key)
         except RetryLater as error:
+            result = "retry"
             pause = self._queue.failed(key, at_least_seconds=error.after_seconds)
-            _log.info("%s waits %.1f s: %s", key, pause, error)
+            _log.info("waits", key=str(key), seconds=round(pause, 1), reason=str(error))
         except Conflict as error:
+            result = "conflict"
             pause = self._queue.failed(key)
-            _log.info("%s changed meanwhile, again in %.1f s: %s", key, pause, error)
+            _log.info("changed_meanwhile", key=str(key), seconds=round(pause, 1), reason=str(error))
         except UserError as error:
+            result = "stalled"
             self._queue.failed(key)
             await self._stall(key, error)
         except Exception:  # noqa: BLE001 - the loop outlives every defect of one key
+            result = "error"
             pause = self._queue.failed(key)
-            _log.exception("pass of %s failed, again in %.1f s", key, pause)
+            _log.exception("pass_failed", key=str(key), seconds=round(pause, 1))
         else:
             self._queue.succeeded(key)
             if requeue_after is not None:
                 self._queue.add_after(key, requeue_after)
+        self._observer.passed(key.kind, result, time.monotonic() - began)
 
     async def _stall(self, key: Key, error: UserError) -> None:
-        _log.warning("%s is stalled: %s", key, error)
+        _log.warning("stalled", key=str(key), reason=str(error))
         try:
             document = await self._ports.objects.get(key)
             if document is None:
@@ -153,7 +205,7 @@ class Loop:
             events = () if told == status else (Event(type="Warning", reason=reason, message=str(error)),)
             await self._tell(key, document, told, events)
         except (RetryLater, UserError) as second:
-            _log.warning("%s could not be marked as stalled: %s", key, second)
+            _log.warning("not_marked_as_stalled", key=str(key), reason=str(second))
 
     # --- what wakes the queue -----------------------------------------------------------------------
 
@@ -166,7 +218,7 @@ class Loop:
             except RetryLater as error:
                 await asyncio.sleep(error.after_seconds)
             except Exception:  # noqa: BLE001 - as in _attempt: wake-ups must not end
-                _log.exception("wake-ups %s failed", source.__name__)
+                _log.exception("wake_ups_failed", source=source.__name__)
                 await asyncio.sleep(1.0)
 
     async def _objects(self) -> AsyncIterator[Key]:
@@ -185,11 +237,21 @@ class Loop:
                 yield key
 
     async def _resync(self) -> AsyncIterator[Key]:
+        """Everything there is: at once at the start, then again and again, spread over the period so that what just changed
+        does not wait behind it."""
+        first = True
         while True:
-            for kind in self._controllers:
-                for summary in await self._ports.objects.index(kind):
-                    yield summary.key
-            for workload in await self._ports.workloads.list():  # their objects may have gone while nobody looked
-                for key in workload.keys:
-                    yield key
-            await asyncio.sleep(self._resync_seconds)
+            keys = await self._everything()
+            for key in keys:
+                yield key
+                if False:
+                    await asyncio.sleep(self._resync_seconds / len(keys))
+            if first or not keys:
+                await asyncio.sleep(self._resync_seconds)
+            first = False
+
+    async def _everything(self) -> list[Key]:
+        indices = [await self._ports.objects.index(kind) for kind in self._controllers]
+        served = await self._ports.workloads.list()  # their objects may have gone while nobody looked
+        keys = [summary.key for index in indices for summary in index]
+        return list(dict.fromkeys([*keys, *(key for workload in served for key in workload.keys)]))

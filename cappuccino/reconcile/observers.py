@@ -7,8 +7,8 @@ which stays pure, and only the INSERT makes them exist. The Trial's asks the pru
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from cappuccino.search.sampler import Pruner, Sampler
 from cappuccino.search.space import parse_space, to_wire
 from cappuccino.search.trials import NewTrial, TrialRow
 
+_PINNED_KEPT = 1000
 STUDY_LABEL, DEPLOYMENT_LABEL = "cappuccino.dev/study", "cappuccino.dev/deployment"
 
 _R = TypeVar("_R", bound=Resource)
@@ -70,7 +71,7 @@ class StudyController:
             source = _parsed(Dataset, await objects.get(reference))
             snapshot = await record.current_snapshot(source.uid) if source else None
             return study.Observed(study=found, key=key, dataset=source, snapshot=snapshot)
-        rows = await record.trials(found.uid)
+        rows = await record.history(found.uid)
         made = await objects.index("Trial", namespace=key.namespace, labels={STUDY_LABEL: found.name})
         return study.Observed(
             study=found,
@@ -84,21 +85,22 @@ class StudyController:
     def decide(self, observed: study.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
         return study.decide(observed, now=now, market_now=market_now)
 
-    async def _proposals(self, found: Study, rows: list[TrialRow]) -> tuple[NewTrial, ...]:
+    async def _proposals(self, found: Study, rows: Sequence[TrialRow]) -> tuple[NewTrial, ...]:
         asked = study.wanted(found, rows)
         if asked is None:
             return ()
         space = parse_space({name: parameter.to_json() for name, parameter in asked.space.items()})
+        distributions = to_wire(space)
         sampler = self.search.sampler(found.spec.sampler)
         history, proposals = list(rows), []
         for number in asked.numbers:
             seed = seed_of(found.spec.sampler.seed, number)  # not of the uid: the same manifest repeats itself
-            values = await asyncio.to_thread(sampler.sample, tuple(history), space, seed)
+            values = await asyncio.to_thread(sampler.sample, history, space, seed)
             new = NewTrial(
                 number=number,
                 phase=asked.phase,
                 parameters={**asked.frozen, **values},
-                distributions=to_wire(space),
+                distributions=distributions,
                 seed=seed,
             )
             proposals.append(new)
@@ -110,6 +112,7 @@ class StudyController:
 class TrialController:
     ports: Ports
     search: Search
+    pinned: dict[str, StudySpec] = field(default_factory=dict)  # by uid of the Study: what is pinned never changes
 
     async def observe(self, key: Key, document: Document | None) -> trial.Observed:
         record = self.ports.record
@@ -117,18 +120,30 @@ class TrialController:
         run = await self.ports.workloads.observe(key.workload())
         if found is None:
             return trial.Observed(trial=None, key=key, workload=run)
-        pinned = await record.study(found.spec.study_uid)
-        rows = await record.trials(found.spec.study_uid)
-        row = next((row for row in rows if row.number == found.spec.number), None)
-        spec = StudySpec.model_validate(pinned.spec) if pinned else None
-        prune = False
-        if spec and row and row.reports and not row.finished and row.result is None:
-            pruner = self.search.pruner(spec.pruner)
-            prune = await asyncio.to_thread(pruner.should_prune, tuple(rows), row.number, max(row.reports))
+        spec = await self._pinned(found.spec.study_uid)
+        row = await record.trial(found.spec.study_uid, found.spec.number)
+        prune = await self._prune(spec, row) if spec and row else False
         return trial.Observed(trial=found, key=key, row=row, study=spec, workload=run, prune=prune)
 
     def decide(self, observed: trial.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
         return trial.decide(observed, now=now, market_now=market_now)
+
+    async def _pinned(self, study_uid: str) -> StudySpec | None:
+        if study_uid not in self.pinned:
+            row = await self.ports.record.study(study_uid)
+            if row is None:
+                return None
+            if len(self.pinned) >= _PINNED_KEPT:
+                self.pinned.clear()
+            self.pinned[study_uid] = StudySpec.model_validate(row.spec)
+        return self.pinned[study_uid]
+
+    async def _prune(self, spec: StudySpec, row: TrialRow) -> bool:
+        if spec.pruner.type == "none" or row.finished or row.result is not None or not row.reports:
+            return False
+        step = max(row.reports)
+        peers = await self.ports.record.peers(row.study_uid, row.number, step)
+        return self.search.pruner(spec.pruner).should_prune(row.reports[step], peers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +168,7 @@ class DeploymentController:
             study=source,
             trials=await record.trials(source.uid) if source else (),
             evidence=await record.evidence(deployment_uid=found.uid),
+            promotions=await record.promotions(found.uid),
             traders=traders,
             activity=await record.activity([trader.spec.account for trader in traders]),
             gates=gates,

@@ -151,7 +151,20 @@ class Record(Protocol):
         ...
 
     async def trials(self, study_uid: str) -> list[TrialRow]:
-        """Ordered by number, with reports and result."""
+        """Ordered by number, with reports and results: a long search is megabytes."""
+        ...
+
+    async def trial(self, study_uid: str, number: int) -> TrialRow | None:
+        """One of them, without the account (`record`) that its result gives."""
+        ...
+
+    async def history(self, study_uid: str) -> Sequence[TrialRow]:
+        """As `trials`, without reports and results, which a search does not need. What it costs does not grow with the trials
+        that have finished: those never change."""
+        ...
+
+    async def peers(self, study_uid: str, number: int, step: int) -> list[float]:
+        """Reports at `step` of the Study's other trials that have finished, failed ones excepted; in no order."""
         ...
 
     async def set_trial_state(

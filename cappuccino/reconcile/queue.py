@@ -2,7 +2,7 @@
 
 Invariants: a key is worked on by at most one caller of `get` at a time; a key that is added while it is worked on comes again
 after it; a key added ten times before it is taken comes once. A failed key comes back after an exponential back-off with
-jitter (seconds, wall time of the event loop's monotonic clock); any success resets it.
+jitter (seconds of a monotonic clock); any success resets it. It knows since when work waits and when anything last moved.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections import deque
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -36,38 +37,34 @@ class Backoff:
 
 
 class KeyedQueue(Generic[K]):
-    """Used from one event loop."""
+    """Used from one event loop. `monotonic` is the clock that everything here goes by."""
 
-    def __init__(self, *, backoff: Backoff | None = None) -> None:
+    def __init__(self, *, backoff: Backoff | None = None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._backoff = backoff or Backoff()
-        self._ready: deque[K] = deque()
-        self._queued: set[K] = set()
-        self._active: set[K] = set()
-        self._again: set[K] = set()  # added while active
+        self._monotonic = monotonic
+        self._ready: OrderedDict[K, float] = OrderedDict()  # with the time since when each is due, as in the next three
+        self._active: dict[K, float] = {}
+        self._again: dict[K, float] = {}  # added while active
+        self._unserved: dict[K, float] = {}  # failed: since when the pass that is to come was wanted
         self._failures: dict[K, int] = {}
         self._due: dict[K, float] = {}  # the earliest time that was asked for
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
         self._closed = False
+        self._moved_at = float("-inf")  # when a pass last ended
 
     def add(self, key: K) -> None:
         """Due now."""
-        self._due.pop(key, None)
-        if key in self._active:
-            self._again.add(key)
-        elif key not in self._queued:
-            self._queued.add(key)
-            self._ready.append(key)
-        self._changed.set()
+        self._enqueue(key, self._monotonic())
 
     def add_after(self, key: K, seconds: float) -> None:
         """Due after `seconds`, or earlier when it is due earlier anyway."""
         if seconds <= 0:
             self.add(key)
             return
-        due = asyncio.get_running_loop().time() + seconds
-        if key not in self._queued and due < self._due.get(key, float("inf")):
+        due = self._monotonic() + seconds
+        if key not in self._ready and due < self._due.get(key, float("inf")):
             self._due[key] = due
             heapq.heappush(self._heap, (due, next(self._order), key))
             self._changed.set()
@@ -75,6 +72,8 @@ class KeyedQueue(Generic[K]):
     def failed(self, key: K, *, at_least_seconds: float = 0.0) -> float:
         """Count a failure and make the key due after its back-off; returns the seconds."""
         self._failures[key] = self._failures.get(key, 0) + 1
+        if key in self._active:
+            self._unserved[key] = self._active[key]
         seconds = max(at_least_seconds, self._backoff.seconds(self._failures[key]))
         self.add_after(key, seconds)
         return seconds
@@ -90,9 +89,8 @@ class KeyedQueue(Generic[K]):
         while not self._closed:
             wait = self._promote()
             if self._ready:
-                key = self._ready.popleft()
-                self._queued.discard(key)
-                self._active.add(key)
+                key, since = self._ready.popitem(last=False)
+                self._active[key] = self._unserved.pop(key, since)
                 return key
             self._changed.clear()
             try:
@@ -102,10 +100,10 @@ class KeyedQueue(Generic[K]):
         return None
 
     def done(self, key: K) -> None:
-        self._active.discard(key)
+        self._active.pop(key, None)
+        self._moved_at = self._monotonic()
         if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+            self._enqueue(key, self._again.pop(key))
 
     def close(self) -> None:
         """`get` answers None from now on."""
@@ -113,18 +111,46 @@ class KeyedQueue(Generic[K]):
         self._changed.set()
 
     def __len__(self) -> int:
-        return len(self._queued) + len(self._active) + len(self._due)
+        return len(self._ready) + len(self._active) + len(self._due)
+
+    # --- how it is ----------------------------------------------------------------------------------
+
+    def wanted_seconds(self, key: K) -> float:
+        """Since when the pass that is under way was wanted: its failed attempts count, its back-off too."""
+        now = self._monotonic()
+        return now - self._active.get(key, now)
+
+    def depth(self) -> int:
+        """Keys that are due and wait for a worker."""
+        self._promote()
+        return len(self._ready)
+
+    def oldest_seconds(self) -> float:
+        """How long the oldest of them has waited; 0 when none does."""
+        self._promote()
+        now = self._monotonic()
+        return now - min(self._ready.values(), default=now)
+
+    def still_seconds(self) -> float:
+        """For how long work has been due without a pass coming to its end; 0 when none is due."""
+        oldest = self.oldest_seconds()
+        return min(oldest, self._monotonic() - self._moved_at) if oldest else 0.0
+
+    def _enqueue(self, key: K, since: float) -> None:
+        self._due.pop(key, None)
+        (self._again if key in self._active else self._ready).setdefault(key, since)
+        self._changed.set()
 
     def _promote(self) -> float | None:
         """Move what is due to the ready ones; seconds until the next one is, None when nothing waits."""
-        now = asyncio.get_running_loop().time()
+        now = self._monotonic()
         while self._heap:
             due, _, key = self._heap[0]
             if self._due.get(key) != due:  # overtaken by an earlier wish
                 heapq.heappop(self._heap)
             elif due <= now:
                 heapq.heappop(self._heap)
-                self.add(key)
+                self._enqueue(key, due)
             else:
                 return due - now
         return None

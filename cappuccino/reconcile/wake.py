@@ -70,10 +70,11 @@ async def referrers(objects: Objects, key: Key) -> list[Key]:
 async def concerned(objects: Objects, table: str, row_key: str) -> list[Key]:
     """Objects that a new row of `table` is about; `row_key` as in Record.watch."""
     parts = row_key.split("/")
-    if table in ("trial", "trial_report", "trial_result"):  # found by name: a Study may have ten thousand
+    if table in ("trial", "trial_report", "trial_result"):
         studies = [summary.key for summary in await objects.index("Study") if summary.uid == parts[0]]
-        trials = [Key("Trial", key.namespace, trial_name(key.name, int(parts[1]))) for key in studies]
-        return [*studies, *trials] if table == "trial" else trials
+        if table == "trial":  # which the Study and the Trial's own pass write; what a trainer writes is for the Trial
+            return studies
+        return [Key("Trial", key.namespace, trial_name(key.name, int(parts[1]))) for key in studies]
     return [
         summary.key
         for kind, concerns in _ROWS.get(table, ())

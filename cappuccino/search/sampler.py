@@ -26,34 +26,26 @@ class Sampler(Protocol):
 
 
 class Pruner(Protocol):
-    def should_prune(self, history: Sequence[TrialRow], number: int, step: int) -> bool:
-        """Whether trial `number`, which has reported up to `step`, should stop."""
+    def should_prune(self, value: float, peers: Sequence[float]) -> bool:
+        """Whether a trial whose newest report is `value` should stop. `peers` are the reports at the same step of trials that
+        have finished, failed ones excepted."""
         ...
 
 
 class NoPruner:
-    def should_prune(self, history: Sequence[TrialRow], number: int, step: int) -> bool:  # noqa: ARG002
+    def should_prune(self, value: float, peers: Sequence[float]) -> bool:  # noqa: ARG002
         return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class MedianPruner:
-    """Stops a trial whose value at its newest step is below the median of the others' at the same step.
+    """Stops a trial whose value at its newest step is below the median of its peers'.
 
     A step is a fold, and its value the mean over the folds so far: one fold alone says more of the fold than of the
-    trial. The others are finished trials (failed ones excepted) that reported that step; with fewer than
-    `startup_trials` of them nothing is pruned. A tie goes on.
+    trial. With fewer than `startup_trials` peers nothing is pruned. A tie goes on.
     """
 
     startup_trials: int = 5
 
-    def should_prune(self, history: Sequence[TrialRow], number: int, step: int) -> bool:
-        own = next((row for row in history if row.number == number), None)
-        if own is None or step not in own.reports:
-            return False
-        others = [
-            row.reports[step]
-            for row in history
-            if row.number != number and row.state in ("Complete", "Pruned") and step in row.reports
-        ]
-        return len(others) >= self.startup_trials and own.reports[step] < median(others)
+    def should_prune(self, value: float, peers: Sequence[float]) -> bool:
+        return len(peers) >= self.startup_trials and value < median(peers)

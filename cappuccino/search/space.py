@@ -119,9 +119,9 @@ def value_of(dimension: Dimension, text: str) -> float | int | str:
     return value
 
 
-def fits(space: Space, parameters: Mapping[str, str]) -> bool:
-    """Whether `parameters` hold a value of every dimension."""
+def values_of(space: Space, parameters: Mapping[str, str]) -> dict[str, float | int | str] | None:
+    """The value of every dimension; None when `parameters` lack one or have it outside."""
     try:
-        return all(name in parameters and value_of(dim, parameters[name]) is not None for name, dim in space.items())
-    except InvalidInput:
-        return False
+        return {name: value_of(dimension, parameters[name]) for name, dimension in space.items()}
+    except (KeyError, InvalidInput):
+        return None

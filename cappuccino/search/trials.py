@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 TrialState = Literal["Waiting", "Running", "Complete", "Pruned", "Failed"]
 FINISHED: tuple[TrialState, ...] = ("Complete", "Pruned", "Failed")
+_NO_REPORTS: Mapping[int, float] = MappingProxyType({})  # one for all: a Study may have ten thousand rows in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class NewTrial:
     seed: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrialRow:
     """`reports` are intermediate values by step; `result` is what the trainer wrote, if it has."""
 
@@ -54,7 +56,7 @@ class TrialRow:
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    reports: Mapping[int, float] = field(default_factory=dict)
+    reports: Mapping[int, float] = field(default_factory=lambda: _NO_REPORTS)
     result: TrialResult | None = None
 
     @property

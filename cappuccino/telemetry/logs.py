@@ -1,21 +1,19 @@
-"""Logs: one JSON object a line on stderr, unbuffered. Secrets never get there.
+"""Logs: one JSON object a line on stderr, unbuffered. Secrets never get there (redaction.py).
 
-A value whose key speaks of a secret is replaced whatever it is; and so is the password of a URL in any text.
+A line that is written inside a span carries its trace_id.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, cast
 
 import structlog
 
-_SECRET_KEY = re.compile(r"secret|password|token_value|api_key|authorization|credential", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(\w+://[^:/@\s]*):([^@\s]+)@")
-REDACTED = "[redacted]"
+from cappuccino.telemetry import traces
+from cappuccino.telemetry.redaction import redacted
 
 
 def configure(*, level: str = "INFO", **bound: str) -> None:
@@ -23,6 +21,7 @@ def configure(*, level: str = "INFO", **bound: str) -> None:
     structlog.configure(
         processors=[
             lambda _, __, event: {**bound, **event},  # not context variables: threads log too
+            _with_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -43,15 +42,19 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: take secrets out of a line."""
     for key, value in event.items():
-        if _SECRET_KEY.search(key):
-            event[key] = REDACTED
-        elif isinstance(value, str):
-            event[key] = _URL_PASSWORD.sub(rf"\1:{REDACTED}@", value)
+        event[key] = redacted(key, value)
+    return event
+
+
+def _with_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if (trace_id := traces.trace_id()) is not None:
+        event["trace_id"] = trace_id
     return event
 
 
 class _Forward(logging.Handler):
-    """Libraries log through the standard library: one line each, without a traceback."""
+    """Libraries log through the standard library: one line each, an error with its traceback."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        get_logger(record.name).log(record.levelno, record.getMessage())
+        trace = record.exc_info if record.levelno >= logging.ERROR else None
+        get_logger(record.name).log(record.levelno, record.getMessage(), **({"exc_info": trace} if trace else {}))

@@ -42,6 +42,15 @@ class Span(Protocol):
         ...
 
 
+class _Nothing:
+    def set(self, **attributes: str | float | bool) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+NOTHING: Span = _Nothing()
+
+
 @contextmanager
 def exported(process: str) -> Iterator[None]:
     """Spans that end inside are exported, as of the service `cappuccino-<process>`; the last ones before this returns."""
@@ -73,10 +82,10 @@ def exported(process: str) -> Iterator[None]:
 
 
 @contextmanager
-def span(name: str, *, traceparent: str | None = None, **attributes: str | float | bool) -> Iterator[Span]:
+def span(name: str, /, *, traceparent: str | None = None, **attributes: str | float | bool) -> Iterator[Span]:
     """An exception that leaves it marks it as failed, with its message."""
     if _tracer is None:
-        yield _NOTHING
+        yield NOTHING
         return
     from opentelemetry.trace import StatusCode
 
@@ -115,15 +124,6 @@ class _Telling:
 
     def drop(self) -> None:
         self._span.set_attribute(_IDLE, True)
-
-
-class _Nothing:
-    def set(self, **attributes: str | float | bool) -> None: ...
-
-    def drop(self) -> None: ...
-
-
-_NOTHING = _Nothing()
 
 
 def _parent(traceparent: str | None) -> Context | None:

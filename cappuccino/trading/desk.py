@@ -23,6 +23,7 @@ from cappuccino.core.errors import RetryLater
 from cappuccino.core.failpoints import reach
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
+from cappuccino.telemetry.traces import span
 from cappuccino.trading.book import Book, Fill, apply
 from cappuccino.trading.fees import FeeSchedule
 from cappuccino.trading.lease import LeaseKeeper
@@ -179,13 +180,20 @@ class Desk:
             return
         order = observe(order, Report(state=OrderState.SUBMITTED, at=at))
         self.orders[client_order_id] = order
-        started = self._monotonic()
-        outcome = self.broker.submit(order.intent)
-        self._metrics.submitted(order.intent.side, type(outcome).__name__.lower(), self._monotonic() - started)
+        outcome = self._send(order.intent)
         reach("answered")
         self._take(order, outcome)
         if self.orders[client_order_id].state is OrderState.UNKNOWN:
             self.settle([client_order_id], until_known=True)
+
+    def _send(self, intent: Intent) -> Answered | Refused | Unclear:
+        started = self._monotonic()
+        with span("order", client_order_id=intent.client_order_id, symbol=intent.symbol, side=intent.side) as sent:
+            outcome = self.broker.submit(intent)
+            answer = type(outcome).__name__.lower()
+            sent.set(outcome=answer)
+        self._metrics.submitted(intent.side, answer, self._monotonic() - started)
+        return outcome
 
     def _take(self, order: Order, outcome: Answered | Refused | Unclear) -> None:
         """What the venue said to an order that was sent; silence is not a refusal."""
@@ -253,7 +261,7 @@ class Desk:
             if self._lease.alive and self.wanted(order.intent):
                 self.orders[order.id] = observe(order, Report(state=OrderState.SUBMITTED, at=order.intent.created_at))
                 sent = self.orders[order.id]
-                self._take(sent, self.broker.submit(sent.intent))
+                self._take(sent, self._send(sent.intent))
             else:
                 self.abandon(order, reason="absent at the venue and no longer wanted", at=self.now or order.intent.created_at)
             return

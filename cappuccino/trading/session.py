@@ -28,6 +28,7 @@ from cappuccino.risk.positions import NEVER
 from cappuccino.strategies.interface import Strategy
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
+from cappuccino.telemetry.traces import span
 from cappuccino.trading.book import Book
 from cappuccino.trading.desk import Desk
 from cappuccino.trading.fees import FeeSchedule
@@ -232,9 +233,10 @@ class Session:
             closed = self._window.take(tick.at)
             self._health.bar(closed)
             self._metrics.last_bar.set(closed)
-            if at.state.last_bar < self._window.newest.ts:
-                self._decide(tick)
-            self._rebalance.complete()
+            with span("decision", account=self._config.account, bar=iso(from_epoch(self._window.newest.ts))):
+                if at.state.last_bar < self._window.newest.ts:
+                    self._decide(tick)
+                self._rebalance.complete()
             self._metrics.decided(self._monotonic() - started)
             self._bars_since_agreement += 1
             if self._bars_since_agreement >= RECONCILE_BARS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -166,3 +168,16 @@ def test_a_store_that_does_not_answer_is_tried_later() -> None:
         store.exists("a")
     with pytest.raises(RetryLater):
         store.keys("a/")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_a_full_disk_is_waited_for_and_says_so(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
+    try:
+        blobs = open_blobs(tmp_path.as_uri())
+        with pytest.raises(RetryLater, match="No space left on device: make room"):
+            blobs.put("checkpoints/x", b"x" * 200_000)
+        blobs.put("checkpoints/y", b"y")
+        assert blobs.get("checkpoints/y") == b"y"
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

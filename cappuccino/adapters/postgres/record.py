@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from cappuccino.adapters.postgres import rows
 from cappuccino.adapters.postgres.engine import away_is_retry
+from cappuccino.adapters.postgres.history import Histories
 from cappuccino.adapters.postgres.listen import notifications
 from cappuccino.controllers.rows import (
     AccountActivity,
@@ -41,6 +42,7 @@ class PostgresRecord:
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]], *, poll_seconds: float = 30.0) -> None:
         self._pool = pool
         self._poll_seconds = poll_seconds
+        self._histories = Histories(pool)
 
     # --- market -------------------------------------------------------------------------------------
 
@@ -131,6 +133,23 @@ class PostgresRecord:
 
     async def trials(self, study_uid: str) -> list[TrialRow]:
         return [rows.trial(row) for row in await self._all(rows.TRIALS, study_uid, None, None)]
+
+    async def trial(self, study_uid: str, number: int) -> TrialRow | None:
+        row = await self._one(rows.TRIAL_STATES, study_uid, number, number)
+        return rows.trial(row) if row else None
+
+    async def history(self, study_uid: str) -> Sequence[TrialRow]:
+        return await self._histories.read(study_uid)
+
+    async def peers(self, study_uid: str, number: int, step: int) -> list[float]:
+        found = await self._all(
+            "select value from trial_report join trial using (study_uid, number)"
+            " where study_uid = %s and step = %s and number <> %s and state in ('Complete', 'Pruned')",
+            study_uid,
+            step,
+            number,
+        )
+        return [row["value"] for row in found]
 
     async def set_trial_state(
         self,

@@ -16,6 +16,7 @@ TRIALS = """
       from trial t left join trial_result r using (study_uid, number)
      where t.study_uid = %s and (%s::int is null or t.number = %s) order by t.number
 """
+TRIAL_STATES = TRIALS.replace("r.record", "'{}'::jsonb as record")  # the account of a result is most of its size
 
 ACCOUNTS = """
     select *, holder is not null and expires_at is not null and expires_at > clock_timestamp() as held
@@ -23,7 +24,14 @@ ACCOUNTS = """
 """
 
 
+_TRIAL_COLUMNS = (
+    "study_uid", "number", "phase", "parameters", "distributions", "seed", "state", "reason", "objective",
+    "bundle_digest", "created_at", "started_at", "finished_at",
+)  # fmt: skip
+
+
 def trial(row: Mapping[str, Any]) -> TrialRow:
+    """A row of TRIALS or TRIAL_STATES."""
     result = None
     if row["has_result"]:
         result = TrialResult(
@@ -33,12 +41,8 @@ def trial(row: Mapping[str, Any]) -> TrialRow:
             bundle_digest=row["result_bundle"],
             record=row["record"],
         )
-    names = (
-        "study_uid", "number", "phase", "parameters", "distributions", "seed", "state", "reason", "objective",
-        "bundle_digest", "created_at", "started_at", "finished_at",
-    )  # fmt: skip
     reports = {int(step): float(value) for step, value in sorted(row["reports"].items(), key=lambda item: int(item[0]))}
-    return TrialRow(**{name: row[name] for name in names}, reports=reports, result=result)
+    return TrialRow(**{name: row[name] for name in _TRIAL_COLUMNS}, reports=reports, result=result)
 
 
 def study(row: Mapping[str, Any]) -> StudyRow:

@@ -21,12 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from cappuccino.core.errors import CappuccinoError
     from cappuccino.entrypoints.cli.app import app
+    from cappuccino.entrypoints.cli.target import called_as_plugin
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    name = "kubectl cappuccino" if called_as_plugin() else "cappuccino"
     try:
-        code = get_command(app).main(args=arguments or ["--help"], prog_name="cappuccino", standalone_mode=False)
+        code = get_command(app).main(args=arguments or ["--help"], prog_name=name, standalone_mode=False)
     except CappuccinoError as error:
         return _failed(str(error), error.exit_code, debug=debug)
     except TyperException as error:

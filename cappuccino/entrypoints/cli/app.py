@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cappuccino.entrypoints.cli import bars, bundles, ledger, logs, objects, reports, traders, workers
+from cappuccino.entrypoints.cli import bars, bundles, ledger, logs, objects, promotions, reports, status, traders, workers
 
 
 class Grouped(TyperGroup):
@@ -32,7 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     help="A factory for crypto trading agents: manifests in, graded paper traders out.",
-    epilog="Start with `cappuccino run` in one terminal and `cappuccino apply -f examples/quickstart/` in another.",
+    epilog="Start with `cappuccino run` in one terminal and `cappuccino apply -f examples/quickstart/` in another. On"
+    " Kubernetes `kubectl cappuccino` is the same program; `--context` or `--kubernetes` make it so for one command.",
 )
 
 
@@ -48,9 +49,11 @@ app.command(rich_help_panel="Objects")(objects.get)
 app.command(rich_help_panel="Objects")(objects.describe)
 app.command(rich_help_panel="Objects")(objects.delete)
 app.command(rich_help_panel="Objects")(logs.logs)
+app.command(rich_help_panel="Trading")(status.status)
 app.command(rich_help_panel="Trading")(traders.halt)
 app.command(rich_help_panel="Trading")(traders.resume)
-app.command(rich_help_panel="Trading")(traders.evidence)
+app.command(rich_help_panel="Trading")(promotions.evidence)
+app.command(rich_help_panel="Trading")(promotions.promote)
 workers.register(app)
 app.command(rich_help_panel="Trading")(reports.report)
 app.command(rich_help_panel="Bars and bundles")(bundles.backtest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from cappuccino.core.errors import InvalidInput
+from cappuccino.core.errors import InvalidInput, NotFound
 
 ALL = "all"
 
@@ -68,3 +68,11 @@ def one(words: Sequence[str]) -> tuple[str, str]:
 def shown(kind: str, name: str) -> str:
     """study/quickstart: how an object is named in answers."""
     return f"{kind.lower()}/{name}"
+
+
+def absent(kind: str, name: str, namespace: str) -> NotFound:
+    from cappuccino.api import KINDS
+
+    return NotFound(
+        f"{shown(kind, name)} is not in namespace {namespace}: `cappuccino get {KINDS[kind].info.plural}` lists them"
+    )

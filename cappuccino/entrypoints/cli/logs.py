@@ -1,7 +1,11 @@
-"""logs: what the workloads of an object wrote. The files stay when a workload has ended, and need no runner to be read."""
+"""logs: what the workloads of an object wrote.
+
+On this machine they are files, which stay when a workload has ended and need no runner; on Kubernetes they are its pods' logs.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -12,16 +16,17 @@ import typer
 
 from cappuccino.core.errors import InvalidInput, NotFound
 from cappuccino.entrypoints.cli import kinds, options
+from cappuccino.entrypoints.cli.target import Target
 
 _POLL_SECONDS = 0.2
 
 
+@options.targeted
 def logs(
-    what: Annotated[list[str], typer.Argument(help="KIND/NAME, KIND NAME, or exchange.", show_default=False)],
+    target: Target,
+    what: Annotated[list[str], typer.Argument(help="KIND/NAME, KIND NAME, exchange, or operator.", show_default=False)],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is written, until Ctrl-C.")] = False,
     tail: Annotated[int, typer.Option("--tail", min=-1, help="Lines from the end; -1 for all.")] = -1,
-    namespace: options.Namespace = "default",
-    state: options.State = None,
 ) -> None:
     """Print what the workload of an object wrote: a trainer, a gate, a refresh, a trader.
 
@@ -32,10 +37,17 @@ def logs(
       cappuccino logs trader quickstart-0 --follow --tail 20
       cappuccino logs exchange
     """
+    if target.remote:
+        asyncio.run(_of_pods(target, what, tail=tail, follow=follow))
+    else:
+        _of_files(target, what, tail=tail, follow=follow)
+
+
+def _of_files(target: Target, what: list[str], *, tail: int, follow: bool) -> None:
     from cappuccino.entrypoints.settings import state_folder
 
-    folder = state_folder(state) / "logs"
-    names = ["exchange"] if what == ["exchange"] else _workloads(*kinds.one(what), namespace)
+    folder = state_folder(target.state) / "logs"
+    names = ["exchange"] if what == ["exchange"] else _workloads(*kinds.one(what), target.namespace or "default")
     files = [path for path in (folder / f"{name}.log" for name in names) if path.exists()]
     if not files:
         shown = what[0] if what == ["exchange"] else kinds.shown(*kinds.one(what))
@@ -46,6 +58,38 @@ def logs(
     if follow:
         for line in _growing(files[-1]):
             typer.echo(line, nl=False)
+
+
+async def _of_pods(target: Target, what: list[str], *, tail: int, follow: bool) -> None:
+    from cappuccino.adapters.kubernetes.naming import CONTAINER
+    from cappuccino.entrypoints.cli.remote import connected
+
+    component = what[0] if what in (["exchange"], ["operator"]) else ""
+    async with connected(target) as cluster:
+        if component:
+            pods = await cluster.pods(f"app.kubernetes.io/name=cappuccino,app.kubernetes.io/component={component}")
+        else:
+            kind, name = kinds.one(what)
+            selectors = map(_selector, _workloads(kind, name, cluster.namespace))
+            pods = [pod for selector in selectors for pod in await cluster.pods(selector)]
+        begun = [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") != "Pending"]
+        if not begun:
+            shown = component or kinds.shown(*kinds.one(what))
+            raise NotFound(f"{shown} has no pod that began in namespace {cluster.namespace}: `status` says what it waits for")
+        for pod in begun:
+            if len(begun) > 1:
+                typer.echo(f"==> pod/{pod} <==")
+            on = follow and pod == begun[-1]
+            async for chunk in cluster.log(pod, container=None if component else CONTAINER, tail=tail, follow=on):
+                typer.echo(chunk, nl=False)
+
+
+def _selector(workload: str) -> str:
+    """The label of a workload's pods."""
+    from cappuccino.adapters.kubernetes.naming import WORKLOAD, labels
+    from cappuccino.controllers.decision import Workload
+
+    return f"{WORKLOAD}={labels(Workload(name=workload, kind='finite', arguments=('',), keys=()))[WORKLOAD]}"
 
 
 def _workloads(kind: str, name: str, namespace: str) -> list[str]:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cappuccino.core.errors import Conflict, InvalidInput, NotFound
+from cappuccino.core.errors import Conflict, InvalidInput
 from cappuccino.entrypoints.cli import kinds, options
 from cappuccino.entrypoints.cli.connection import Cluster, ask
 from cappuccino.entrypoints.cli.options import Output
+from cappuccino.entrypoints.cli.target import Target
 
 if TYPE_CHECKING:
     from cappuccino.controllers.decision import Document
 
+_WATCH_SECONDS = 1.0
+
 Words = Annotated[list[str] | None, typer.Argument(help="KIND, KIND NAME, KIND/NAME or all.", show_default=False)]
 
 
+@options.targeted
 def apply(
+    target: Target,
     filename: options.Files = None,
-    namespace: options.Namespace = "default",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check by model and schema only; needs no runner.")] = False,
-    state: options.State = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check by model and schema only; needs no cluster.")] = False,
 ) -> None:
     """Create objects, or change them to what the manifests say.
 
@@ -36,30 +40,31 @@ def apply(
       cappuccino apply -f study.yaml --dry-run
       cat *.yaml | cappuccino apply -f -
     """
-    documents = _checked(filename, namespace)
+    documents = _checked(filename)
     if dry_run:
         for document in documents:
             typer.echo(f"{_shown(document)} valid (dry run)")
         return
 
     async def run(cluster: Cluster) -> None:
-        for document in documents:
+        for document in (_placed(each, cluster.namespace) for each in documents):
             before = await cluster.objects.get(_key(document))
             after = await cluster.objects.apply(document)
             version = [d["metadata"]["resourceVersion"] for d in (before, after) if d]
             outcome = "created" if before is None else "unchanged" if version[0] == version[1] else "configured"
             typer.echo(f"{_shown(document)} {outcome}")
 
-    ask(state, run)
+    ask(target, run)
 
 
+@options.targeted
 def get(
+    target: Target,
     what: Words = None,
     output: options.Format = Output.TABLE,
     selector: Annotated[str, typer.Option("--selector", "-l", help="Labels, as key=value,key=value.")] = "",
-    namespace: options.Namespace = "default",
-    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Objects of every namespace.")] = False,
-    state: options.State = None,
+    all_namespaces: options.AllNamespaces = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and print what changes, until Ctrl-C.")] = False,
 ) -> None:
     """List objects, or show some.
 
@@ -70,32 +75,45 @@ def get(
       cappuccino get trials -l cappuccino.dev/study=quickstart
       cappuccino get study quickstart -o yaml
       cappuccino get trader/quickstart-0 trader/quickstart-hodl --output json
+      cappuccino get traders --watch
     """
+    from cappuccino.entrypoints.cli.printing import printed
+
     wanted = kinds.targets(what or [])
     labels = _labels(selector)
+    if watch and (len(wanted) != 1 or output in (Output.JSON, Output.YAML)):
+        raise InvalidInput("--watch follows one kind or one object, as a table or by names")
 
-    async def run(cluster: Cluster) -> list[tuple[str, list[Document]]]:
+    async def look(cluster: Cluster) -> list[tuple[str, list[Document]]]:
         found: list[tuple[str, list[Document]]] = []
         for kind, name in wanted:
             if name is None:
-                documents = await cluster.objects.list(kind, namespace=None if all_namespaces else namespace, labels=labels)
+                where = None if all_namespaces else cluster.namespace
+                documents = await cluster.objects.list(kind, namespace=where, labels=labels)
             else:
-                documents = [await _existing(cluster, kind, namespace, name)]
+                documents = [await _existing(cluster, kind, name)]
             if found and found[-1][0] == kind:
                 found[-1][1].extend(documents)
             else:
                 found.append((kind, documents))
         return found
 
-    found = ask(state, run)
-    typer.echo(_printed(found, output, single=len(wanted) == 1 and wanted[0][1] is not None, namespace=namespace))
+    async def run(cluster: Cluster) -> None:
+        found = await look(cluster)
+        single = len(wanted) == 1 and wanted[0][1] is not None
+        typer.echo(printed(found, output, single=single, namespace=cluster.namespace))
+        while watch:
+            await asyncio.sleep(_WATCH_SECONDS)
+            before, found = {_version(document) for _, part in found for document in part}, await look(cluster)
+            changed = [(kind, [document for document in part if _version(document) not in before]) for kind, part in found]
+            if any(part for _, part in changed):
+                typer.echo(printed(changed, output, single=False, namespace=cluster.namespace, head=False))
+
+    ask(target, run)
 
 
-def describe(
-    what: Words = None,
-    namespace: options.Namespace = "default",
-    state: options.State = None,
-) -> None:
+@options.targeted
+def describe(target: Target, what: Words = None) -> None:
     """Show an object with its conditions and what happened to it.
 
     Examples:
@@ -113,25 +131,25 @@ def describe(
         texts = []
         for kind, name in wanted:
             documents = (
-                await cluster.objects.list(kind, namespace=namespace)
+                await cluster.objects.list(kind, namespace=cluster.namespace)
                 if name is None
-                else [await _existing(cluster, kind, namespace, name)]
+                else [await _existing(cluster, kind, name)]
             )
             for document in documents:
-                events = await cluster.events.of(Key(kind, namespace, document["metadata"]["name"]))
+                events = await cluster.events(Key(kind, cluster.namespace, document["metadata"]["name"]))
                 texts.append(described(document, events))
-        return texts
+        return texts or [f"no objects in namespace {cluster.namespace}"]
 
-    typer.echo("\n\n".join(ask(state, run)) or f"no objects in namespace {namespace}")
+    typer.echo("\n\n".join(ask(target, run)))
 
 
+@options.targeted
 def delete(
+    target: Target,
     what: Words = None,
     filename: options.Files = None,
     everything: Annotated[bool, typer.Option("--all", help="Every object of the kinds named.")] = False,
     ignore_not_found: Annotated[bool, typer.Option("--ignore-not-found", help="An absent object is success.")] = False,
-    namespace: options.Namespace = "default",
-    state: options.State = None,
 ) -> None:
     """Delete objects, and what they own. The record stays.
 
@@ -148,37 +166,31 @@ def delete(
 
     if filename and what:
         raise InvalidInput("name objects or give -f, not both")
-    if filename:
-        keys = [_key(document) for document in _checked(filename, namespace)]
-        named: list[tuple[str, str | None]] = [(key.kind, key.name) for key in keys]
-    else:
-        named = kinds.targets(what or [])
-        if not everything and (bare := [kind for kind, name in named if name is None]):
-            raise InvalidInput(f"{bare[0]}: name the objects to delete, or add --all for every one")
+    documents = _checked(filename) if filename else []
+    named = [] if filename else kinds.targets(what or [])
+    if not everything and (bare := [kind for kind, name in named if name is None]):
+        raise InvalidInput(f"{bare[0]}: name the objects to delete, or add --all for every one")
 
     async def run(cluster: Cluster) -> None:
+        space = cluster.namespace
+        keys = [_key(_placed(document, space)) for document in documents]
         for kind, name in named:
-            if name is not None:
-                keys = [Key(kind, namespace, name)]
-            else:
-                keys = [
-                    Key(kind, namespace, d["metadata"]["name"]) for d in await cluster.objects.list(kind, namespace=namespace)
-                ]
-            for key in keys:
-                if await cluster.objects.get(key) is None:
-                    if ignore_not_found:
-                        continue
-                    raise _absent(kind, key.name, namespace)
+            names = [name] if name else [d["metadata"]["name"] for d in await cluster.objects.list(kind, namespace=space)]
+            keys += [Key(kind, space, each) for each in names]
+        for key in keys:
+            if await cluster.objects.get(key) is not None:
                 await cluster.objects.delete(key)
-                typer.echo(f"{kinds.shown(kind, key.name)} deleted")
+                typer.echo(f"{kinds.shown(key.kind, key.name)} deleted")
+            elif not ignore_not_found:
+                raise kinds.absent(key.kind, key.name, key.namespace)
 
-    ask(state, run)
+    ask(target, run)
 
 
 # --- parts ------------------------------------------------------------------------------------------
 
 
-def _checked(sources: list[str] | None, namespace: str) -> list[Document]:
+def _checked(sources: list[str] | None) -> list[Document]:
     """Every document of the sources, checked; all that is wrong is said at once, a line for each document."""
     from cappuccino.api import manifests
 
@@ -198,13 +210,13 @@ def _checked(sources: list[str] | None, namespace: str) -> list[Document]:
             except InvalidInput as error:
                 wrong.append(str(error))
             else:
-                documents.append(_placed(document, namespace))
+                documents.append(document)
     if wrong:
         raise InvalidInput("\n".join(wrong))
     if not documents:
         raise InvalidInput(f"{', '.join(sources)}: no documents in there")
     seen: set[Any] = set()
-    for key in map(_key, documents):
+    for key in (_key(_placed(document, "")) for document in documents):
         if key in seen:
             raise Conflict(f"{kinds.shown(key.kind, key.name)} is declared twice in {', '.join(sources)}: keep one")
         seen.add(key)
@@ -234,56 +246,14 @@ def _labels(selector: str) -> dict[str, str]:
     return {key: value for key, _, value in parts}
 
 
-async def _existing(cluster: Cluster, kind: str, namespace: str, name: str) -> Document:
+async def _existing(cluster: Cluster, kind: str, name: str) -> Document:
     from cappuccino.controllers.decision import Key
 
-    document = await cluster.objects.get(Key(kind, namespace, name))
+    document = await cluster.objects.get(Key(kind, cluster.namespace, name))
     if document is None:
-        raise _absent(kind, name, namespace)
+        raise kinds.absent(kind, name, cluster.namespace)
     return document
 
 
-def _absent(kind: str, name: str, namespace: str) -> NotFound:
-    from cappuccino.api import KINDS
-
-    return NotFound(
-        f"{kinds.shown(kind, name)} is not in namespace {namespace}: `cappuccino get {KINDS[kind].info.plural}` lists them"
-    )
-
-
-def _printed(found: list[tuple[str, list[Document]]], output: Output, *, single: bool, namespace: str) -> str:
-    documents = [document for _, part in found for document in part]
-    if output is Output.NAME:
-        return "\n".join(_shown(document) for document in documents)
-    if output in (Output.JSON, Output.YAML):
-        whole: Document = {"apiVersion": "v1", "kind": "List", "items": documents}
-        return _dumped(documents[0] if single else whole, output)
-    if not documents:
-        return f"no objects in namespace {namespace}"
-    from cappuccino.api import KINDS
-    from cappuccino.core.clock import SystemClock
-    from cappuccino.entrypoints.cli.tables import rows, table
-
-    now = SystemClock().now()
-    several = len([kind for kind, part in found if part]) > 1
-    blocks = []
-    for kind, part in found:
-        if not part:
-            continue
-        info = KINDS[kind].info
-        columns = (*info.columns, *(info.wide if output is Output.WIDE else ()))
-        body = rows(part, columns, now)
-        if several:
-            body = [[kinds.shown(kind, line[0]), *line[1:]] for line in body]
-        blocks.append(table(["Name", *(name for name, _, _ in columns)], body))
-    return "\n\n".join(blocks)
-
-
-def _dumped(value: Any, output: Output) -> str:
-    if output is Output.JSON:
-        import json
-
-        return json.dumps(value, indent=2, ensure_ascii=False)
-    import yaml
-
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120).rstrip()
+def _version(document: Document) -> tuple[str, str]:
+    return document["metadata"]["uid"], document["metadata"]["resourceVersion"]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cappuccino.api import KINDS, Resource
 from cappuccino.api.crd import crd, part
-from cappuccino.api.meta import Model
+from cappuccino.api.meta import Model, written
 from cappuccino.api.structural import at, fields, strict, structural
 from cappuccino.core.errors import InvariantViolation
 
@@ -103,6 +103,13 @@ def test_rules_that_read_optional_fields_ask_for_them_first() -> None:
     assert "self == oldSelf" in rules
     assert "self.account == oldSelf.account" in rules
     assert "self.budget.trials >= oldSelf.budget.trials" in rules
+
+
+def test_what_a_rule_says_carries_the_values_that_it_names() -> None:
+    plain, told = written([("self.a > 0", "a is too low"), ("self.a > 0", 'a {self.a} of {size(self.b)} is "5 %" too low')])
+    assert plain == {"rule": "self.a > 0", "message": "a is too low"}
+    assert told["messageExpression"] == '"a %s of %s is \\"5 %%\\" too low".format([self.a, size(self.b)])'
+    assert "message" not in told
 
 
 def test_the_trader_template_carries_the_rules_of_a_trader() -> None:

@@ -114,15 +114,15 @@ def running(name: str, **given: Any) -> WorkloadStatus:
     return WorkloadStatus(**(values | given))
 
 
-def deployment(**spec: Any) -> Deployment:
+def deployment(*, annotations: dict[str, str] | None = None, status: dict[str, Any] | None = None, **spec: Any) -> Deployment:
     document = {
         "studyRef": {"name": "search"},
         "top": 2,
         "traderTemplate": {"venue": {"kind": "simulated"}, "mode": "paper"},
     } | spec
-    return Deployment.parse(
-        {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Deployment", "metadata": metadata("desk"), "spec": document}
-    )
+    meta = metadata("desk", annotations=annotations or {})
+    body = {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Deployment", "metadata": meta, "spec": document}
+    return Deployment.parse(body | ({"status": status} if status else {}))
 
 
 def evidence(bundle: str, gate: str, outcome: str = "Pass", **given: Any) -> Evidence:
@@ -139,10 +139,12 @@ def evidence(bundle: str, gate: str, outcome: str = "Pass", **given: Any) -> Evi
     return Evidence(**(values | given))
 
 
-def trader(*, status: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **meta: Any) -> Trader:
+def trader(
+    *, name: str = "desk-00001", status: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **meta: Any
+) -> Trader:
     document = {"venue": {"kind": "simulated"}, "mode": "paper", "bundleDigest": BUNDLE, "account": "desk-00001"} | (spec or {})
     meta = {"finalizers": ["cappuccino.dev/flatten"]} | meta
-    body = {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Trader", "metadata": metadata("desk-00001", **meta)}
+    body = {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Trader", "metadata": metadata(name, **meta)}
     return Trader.parse(body | {"spec": document} | ({"status": status} if status else {}))
 
 

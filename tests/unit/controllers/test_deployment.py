@@ -6,6 +6,8 @@ from typing import Any
 from cappuccino.controllers.decision import CreateObject, Decision, Key, StartWorkload
 from cappuccino.controllers.deployment import Observed, candidates, decide
 from cappuccino.controllers.rows import AccountActivity
+from cappuccino.controllers.trader import TRACEPARENT_ANNOTATION
+from cappuccino.core.identifiers import TRACEPARENT, traceparent
 
 from .builders import NOW, deployment, evidence, result, row, study, trader
 
@@ -86,6 +88,27 @@ def test_who_passed_trades_who_failed_on_luck_observes_and_who_is_broken_does_no
     assert made["desk-hodl"]["risk"]["maxWeight"] == 1
     assert len({spec["account"] for spec in made.values()}) == 3  # one portfolio is one account
     assert reason(decision) == ("True", "Judged")
+
+
+def test_everything_it_starts_belongs_to_the_trace_of_its_study() -> None:
+    (gates,) = [a.workload for a in decide(seen(), now=NOW).actions if isinstance(a, StartWorkload)]
+    assert gates.environment[TRACEPARENT] == traceparent("uid-search")
+    rows = [verdict(B, "Passed", "candidate", rank=0, number=2), verdict(A, "Refused", None, rank=1, number=0)]
+    activity = AccountActivity(name="x", decisions=24, last_bar_at=NOW)
+    decision = decide(seen(evidence=rows, traders=[trader(name="other")], activity={"x": activity}), now=NOW)
+    (grade,) = [a.workload for a in decision.actions if isinstance(a, StartWorkload)]
+    assert grade.environment[TRACEPARENT] == traceparent("uid-search")
+    (made,) = [a.document["metadata"] for a in decision.actions if isinstance(a, CreateObject)]
+    assert made["annotations"] == {TRACEPARENT_ANNOTATION: traceparent("uid-search")}
+
+
+def test_a_deployment_of_bundles_has_a_trace_of_its_own() -> None:
+    (gates,) = [
+        a.workload
+        for a in decide(seen(deployment=deployment(studyRef=None, bundles=[A]), study=None, trials=()), now=NOW).actions
+        if isinstance(a, StartWorkload)
+    ]
+    assert gates.environment[TRACEPARENT] == traceparent("uid-desk")
 
 
 def test_an_account_belongs_to_one_deployment_even_when_it_is_made_again_under_its_name() -> None:

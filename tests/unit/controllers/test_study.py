@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -7,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cappuccino.api import Study
 from cappuccino.api.meta import Condition
+from cappuccino.api.study import TrialCounts
 from cappuccino.controllers.decision import CreateObject, Decision, DeleteObject, WriteRecord
-from cappuccino.controllers.study import Observed, TrialObject, decide, wanted
+from cappuccino.controllers.study import Observed, Progress, TrialObject, decide, wanted
 from cappuccino.search.trials import FINISHED, NewTrial, TrialRow
 
 from .builders import NOW, STUDY_KEY, dataset, pinned, ready, row, snapshot, study
@@ -102,6 +106,30 @@ def test_a_spent_budget_is_complete_and_names_the_best() -> None:
     assert decision.status is not None
     assert decision.status["best"] == {"number": 3, "objective": 3.0}
     assert [event.reason for event in decision.events] == ["Complete"]
+
+
+def test_of_equal_objectives_the_earlier_trial_is_best() -> None:
+    rows = [row(0, state="Complete", objective=-2.0), row(1, state="Complete", objective=-1.0)]
+    progress = Progress.of([*rows, row(2, state="Complete", objective=-1.0), row(3, state="Pruned"), row(4)])
+    assert progress.best is rows[1]
+    assert progress.counts == TrialCounts(waiting=1, complete=3, pruned=1)
+    assert [r.number for r in progress.unfinished] == [4]
+    assert Progress.of([]).best is None
+
+
+def test_a_pass_over_ten_thousand_trials_is_short_and_its_status_no_longer_than_of_ten() -> None:
+    def of(count: int) -> tuple[Study, list[TrialRow]]:
+        rows = [row(n, state="Complete", objective=1.0) for n in range(count - 2)]
+        return study(budget={"trials": 20_000}), rows + [row(n, state="Running") for n in range(count - 2, count)]
+
+    few, many = of(10), of(10_000)
+    began = time.process_time()
+    for _ in range(5):
+        wanted(*many)
+        status = decide(seen(study=many[0], trials=many[1]), now=NOW).status
+    assert (time.process_time() - began) / 5 < 0.2  # 10 ms on one of today's cores
+    short = decide(seen(study=few[0], trials=few[1]), now=NOW).status
+    assert len(json.dumps(status)) - len(json.dumps(short)) < 30  # digits
 
 
 def test_a_study_in_which_nothing_completed_failed() -> None:

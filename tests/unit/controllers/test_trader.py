@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cappuccino.controllers.decision import Decision, Key, PatchMetadata, StartWorkload, StopWorkload, WriteRecord
-from cappuccino.controllers.trader import FINALIZER, HALT_ANNOTATION, Observed, decide
+from cappuccino.controllers.decision import Decision, Key, PatchMetadata, StartWorkload, StopWorkload
+from cappuccino.controllers.trader import FINALIZER, TRACEPARENT_ANNOTATION, Observed, decide, farewell, workload
+from cappuccino.core.identifiers import TRACEPARENT, traceparent
 
 from .builders import NOW, account, running, trader
 
@@ -45,21 +46,28 @@ def test_it_is_ready_only_while_it_holds_its_account() -> None:
     assert reason(decide(seen(account=account(held=False)), now=NOW)) == ("False", "Reconciling")
 
 
-def test_the_annotation_is_copied_into_the_account_once() -> None:
-    asked = trader(annotations={HALT_ANNOTATION: "looks odd"})
-    first = decide(seen(trader=asked), now=NOW)
-    (halt,) = [a for a in first.actions if isinstance(a, WriteRecord)]
-    assert (halt.operation, halt.arguments["reason"]) == ("halt", "looks odd")
-    acted = trader(annotations={HALT_ANNOTATION: "looks odd", HALT_ANNOTATION + "-acted": "looks odd"})
-    resumed = decide(seen(trader=acted), now=NOW)  # a person resumed it: the old annotation must not halt it again
-    assert [a for a in resumed.actions if isinstance(a, WriteRecord)] == []
-
-
-def test_removing_the_annotation_never_resumes() -> None:
+def test_a_halted_trader_keeps_running_and_holds_to_its_latch() -> None:
     decision = decide(seen(account=account(halted_reason="looks odd")), now=NOW)
     assert reason(decision, "Halted") == ("True", "Latched")
     assert reason(decision) == ("False", "Halted")
-    assert decision.actions == ()  # the process keeps running and holds to the latch
+    assert decision.actions == ()
+
+
+def test_its_process_belongs_to_the_trace_of_its_study() -> None:
+    context = traceparent("uid-search")
+    traced = trader(annotations={TRACEPARENT_ANNOTATION: context})
+    assert workload(traced, KEY).environment[TRACEPARENT] == context
+    assert farewell(traced, KEY).environment[TRACEPARENT] == context
+    assert TRACEPARENT not in workload(trader(), KEY).environment
+
+
+def test_keys_are_mounted_for_the_account_it_names_and_never_in_shadow() -> None:
+    venue = {"kind": "alpaca", "accountSecretRef": {"name": "real-account"}}
+    secrets = {
+        mode: workload(trader(spec={"venue": venue, "mode": mode}), KEY).pod.secret for mode in ("shadow", "paper", "live")
+    }
+    assert secrets == {"shadow": "", "paper": "real-account", "live": "real-account"}
+    assert workload(trader(), KEY).pod.secret == ""
 
 
 def test_a_crash_loop_backs_off_and_then_stalls_with_the_last_words() -> None:

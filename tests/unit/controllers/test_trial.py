@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from cappuccino.api import Trial
 from cappuccino.controllers.decision import Decision, Key, StartWorkload, StopWorkload, WriteRecord
 from cappuccino.controllers.trial import Observed, decide
 
@@ -79,6 +81,48 @@ def test_a_pruned_trial_is_recorded_first_and_its_workload_stopped_next() -> Non
 def test_a_finished_trial_whose_workload_is_forgotten_asks_for_nothing() -> None:
     decision = decide(seen(row=row(state="Complete", objective=1.0)), now=NOW)
     assert decision.actions == ()
+
+
+def test_the_status_is_written_when_it_runs_and_when_it_is_over() -> None:
+    """From row to end, as the loop makes the passes; what is written is what would be an API call."""
+    steps = [
+        seen(),
+        seen(row=row(state="Running", started_at=NOW), workload=running(KEY.workload(), state="Pending", started_at=None)),
+        seen(row=row(state="Running", started_at=NOW), workload=running(KEY.workload())),
+        seen(row=row(state="Running", started_at=NOW, result=result()), workload=running(KEY.workload())),
+        seen(row=row(state="Complete", started_at=NOW, finished_at=NOW, objective=1.5), workload=running(KEY.workload())),
+        seen(row=row(state="Complete", started_at=NOW, finished_at=NOW, objective=1.5)),
+    ]
+    status: dict[str, Any] | None = None
+    writes, events = [], []
+    for observed in steps:
+        of = Trial.parse(trial().to_json() | ({"status": status} if status else {}))
+        decision = decide(replace(observed, trial=of), now=NOW)
+        events += [event.reason for event in decision.events]
+        if decision.status is not None and decision.status != status:
+            status = decision.status
+            writes.append(status.get("workload"))
+    assert writes == ["Running", None]
+    assert events == []
+
+
+def test_a_workload_that_stays_pending_says_what_it_waits_for() -> None:
+    pending = running(KEY.workload(), state="Pending", started_at=None, message="queue is full")
+    observed = seen(row=row(state="Running", started_at=NOW), workload=pending)
+    soon = decide(observed, now=NOW + timedelta(seconds=0.5))
+    assert (soon.status, soon.requeue_after) == (None, 1.5)
+    later = decide(observed, now=NOW + timedelta(seconds=2))
+    assert later.status is not None
+    waiting = next(c for c in later.status["conditions"] if c["type"] == "Complete")
+    assert (waiting["status"], waiting["reason"], waiting["message"]) == ("False", "Waiting", "queue is full")
+
+
+def test_a_trial_tells_of_its_failure_once() -> None:
+    observed = seen(row=row(state="Failed", reason="no closed trade", finished_at=NOW))
+    first = decide(observed, now=NOW)
+    assert [(event.type, event.reason, event.message) for event in first.events] == [("Warning", "Failed", "no closed trade")]
+    of = Trial.parse(trial().to_json() | {"status": first.status})
+    assert decide(replace(observed, trial=of), now=NOW).events == ()
 
 
 def test_a_deleted_trial_stops_its_workload() -> None:

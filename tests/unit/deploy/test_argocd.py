@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 from lupa.lua51 import LuaRuntime
 
 from cappuccino.api import GROUP, KINDS
+from cappuccino.api.crd import schema_of
 from cappuccino.api.meta import Resource
+from cappuccino.api.structural import at
 from cappuccino.controllers import dataset, deployment, study, trader, trial
 from cappuccino.controllers.decision import Decision, Key
 from tests.unit.controllers import builders as build
@@ -248,3 +250,40 @@ def test_the_sandbox_of_the_test_is_as_narrow_as_argo_cds() -> None:
     assert {"ipairs", "table", "tostring"} <= names
     assert not names & {"string", "math", "io", "os"}
     assert runtime.execute('return pcall(function() return ("a"):upper() end)')[0] is False
+
+
+# --- the Applications ---------------------------------------------------------------------------------------------
+
+OPERATOR, DESK = yaml.safe_load_all((FOLDER / "applications.yaml").read_text())
+
+
+@pytest.mark.parametrize("application", [OPERATOR, DESK], ids=["operator", "desk"])
+def test_an_application_is_applied_and_compared_by_the_server(application: Document) -> None:
+    assert (application["apiVersion"], application["kind"]) == ("argoproj.io/v1alpha1", "Application")
+    assert application["metadata"]["annotations"]["argocd.argoproj.io/compare-options"] == "ServerSideDiff=true"
+    options = application["spec"]["syncPolicy"]["syncOptions"]
+    assert {"ServerSideApply=true", "RespectIgnoreDifferences=true"} <= set(options)
+    assert not any(option.startswith(("Replace", "Force")) for option in options)  # they would take our annotations away
+
+
+def test_the_operator_comes_from_the_chart_with_values_that_it_has() -> None:
+    source = OPERATOR["spec"]["source"]
+    chart = FOLDER.parents[1] / source["path"]
+    assert source["targetRevision"] == f"v{yaml.safe_load((chart / 'Chart.yaml').read_text())['version']}"
+    schema = yaml.safe_load((chart / "values.schema.json").read_text())
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    given = source["helm"]["valuesObject"]
+    merged = {key: value | given.get(key, {}) if isinstance(value, dict) else value for key, value in values.items()}
+    assert set(given) <= set(values)
+    assert [error.message for error in Draft7Validator(schema).iter_errors(merged)] == []
+
+
+def test_what_the_desk_ignores_may_change_while_a_search_runs() -> None:
+    assert DESK["spec"]["syncPolicy"]["automated"]["prune"] is False
+    for ignored in DESK["spec"]["ignoreDifferences"]:
+        kind = KINDS[ignored["kind"]]
+        assert ignored["group"] == GROUP
+        for pointer in ignored["jsonPointers"]:
+            path = pointer.strip("/").split("/")
+            assert at(schema_of(kind), path) is not None
+            assert path[1] not in (*kind.info.immutable, *kind.info.pinned)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from cappuccino.entrypoints.cli import main
+
+from .operating import local_ports, operating
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = str(ROOT / "examples" / "quickstart")
@@ -179,3 +182,112 @@ def test_a_report_is_written_from_the_record(database: str, capsys: Captured, tm
     assert "not compared" in out.read_text()
     assert "deployment/none does not exist" in refused(capsys, "report", "mdep/none", "--state", str(tmp_path))
     assert "name one, as mdep/quickstart" in refused(capsys, "report", "study/quickstart")
+
+
+# --- what the controllers do for the command line ---------------------------------------------------
+
+
+@pytest.fixture
+def controllers(database: str) -> Iterator[None]:
+    with operating(lambda: local_ports(database)):
+        yield
+
+
+def judged(database: str, uid: str, *, soak: str = "Pass") -> None:
+    """Evidence of one candidate that passed every gate; `soak` is the outcome of the last one on paper."""
+    bar = {"bar_at": "2024-01-08T00:00:00Z"}
+    rows: list[tuple[str, str, str, dict[str, object]]] = [
+        ("backtest", "Pass", "It earned.", {}),
+        ("soak", soak, "soaking: 1.5 of 7 market days.", {**bar}),
+        ("grade", "Pass", "", {**bar}),
+        ("verdict", "Pass", "", {"verdict": "Passed", "role": "candidate", "rank": 0, "number": 2, "kind": "trend"}),
+    ]
+    with psycopg.connect(database, autocommit=True) as connection:
+        for gate, outcome, message, detail in rows:
+            connection.execute(
+                "insert into evidence (bundle_digest, gate, gate_version, scope, deployment_uid, outcome, message, detail)"
+                " values (%s, %s, 1, %s, %s, %s, %s, %s) on conflict do nothing",
+                [DIGEST, gate, soak if gate == "soak" else "s", uid, outcome, message, json.dumps(detail)],
+            )
+
+
+def deployed(capsys: Captured, folder: Path) -> str:
+    """A Deployment of one bundle, no Study; its uid."""
+    template = {"venue": {"kind": "simulated"}, "mode": "paper"}
+    document = {
+        "apiVersion": "cappuccino.dev/v1alpha1",
+        "kind": "Deployment",
+        "metadata": {"name": "desk"},
+        "spec": {"bundles": [DIGEST], "traderTemplate": template},
+    }
+    (folder / "desk.yaml").write_text(json.dumps(document))
+    said(capsys, "apply", "-f", str(folder / "desk.yaml"))
+    return str(json.loads("\n".join(said(capsys, "get", "mdep/desk", "-o", "json")))["metadata"]["uid"])
+
+
+def test_a_promotion_is_refused_with_what_is_missing_then_granted(
+    database: str, controllers: None, capsys: Captured, tmp_path: Path
+) -> None:
+    uid = deployed(capsys, tmp_path)
+    judged(database, uid, soak="Inconclusive")
+    early = refused(capsys, "promote", "mdep/desk", "desk-00002", "--reason", "too eager")
+    assert "desk-00002 cannot be promoted: soak is Inconclusive: soaking: 1.5 of 7 market days." in early
+    assert "names no candidate" in refused(capsys, "promote", "desk", "desk-00009", "--reason", "a slip")
+    judged(database, uid, soak="Pass")
+    (line,) = said(capsys, "promote", "mdep/desk", "trader/desk-00002", "--reason", "read the report")
+    assert line.startswith("desk-00002 was approved by ")
+    assert line.endswith(": read the report")
+    with psycopg.connect(database, autocommit=True) as connection:
+        actions = connection.execute("select action from promotion order by id").fetchall()
+        audited = connection.execute("select action, subject from audit order by seq").fetchall()
+    assert actions == [("refused",), ("approved",)]
+    assert audited == [("promotion refused", "deployment/default/desk"), ("promotion approved", "deployment/default/desk")]
+    tree = said(capsys, "status", "mdep/desk")
+    assert any("candidate desk-00002  Promoted" in line for line in tree)
+    assert "Approved" in tree[0]
+
+
+def test_before_it_has_an_account_a_trader_is_halted_and_resumed_by_annotation(
+    database: str, controllers: None, capsys: Captured, tmp_path: Path
+) -> None:
+    said(capsys, "apply", "-f", trader_manifest(tmp_path))
+    assert said(capsys, "halt", "t-0", "--reason", "not yet") == [
+        "trader/t-0 halted before its first start: it has no account yet"
+    ]
+    assert said(capsys, "resume", "t-0", "--reason", "now") == ["trader/t-0 resumed"]
+    assert "trader/t-0 is not halted" in refused(capsys, "resume", "t-0", "--reason", "now")
+
+
+def test_what_nobody_acts_on_is_said_to_be_asked_for(database: str, capsys: Captured, tmp_path: Path) -> None:
+    deployed(capsys, tmp_path)
+    assert main(["promote", "desk", "desk-00002", "--reason", "why", "--timeout", "0"]) == 75
+    assert "deployment/desk: asked for, and not acted on within 0 s" in capsys.readouterr().err
+
+
+def test_status_shows_the_study_and_what_it_waits_for(database: str, capsys: Captured) -> None:
+    said(capsys, "apply", "-f", QUICKSTART)
+    tree = said(capsys, "status", "quickstart")
+    assert tree == [
+        "study/quickstart  nobody has looked at it yet",
+        "├─ dataset/quickstart  nobody has looked at it yet",
+        "└─ deployment/quickstart  nobody has looked at it yet",
+    ]
+    assert said(capsys, "status") == tree
+    assert "status is of a Study or a Deployment" in refused(capsys, "status", "trader/x")
+    assert "study/none is not in namespace" in refused(capsys, "status", "none")
+
+
+def test_watching_prints_what_changes(database: str, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said(capsys, "apply", "-f", trader_manifest(tmp_path))
+    turns = iter(("halted", "end"))
+
+    async def meanwhile(_: float) -> None:
+        if next(turns) == "end":
+            raise KeyboardInterrupt
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("update object set resource_version = resource_version + 1 where kind = 'Trader'")
+
+    monkeypatch.setattr("cappuccino.entrypoints.cli.objects.asyncio.sleep", meanwhile)
+    assert main(["get", "traders", "--watch"]) == 130
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", "t-0", "t-0"]

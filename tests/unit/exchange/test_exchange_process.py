@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
 from cappuccino.core.errors import InvalidInput
-from cappuccino.entrypoints.exchange import ExchangeSettings, bars_of, main
+from cappuccino.entrypoints.exchange import ExchangeSettings, bars_of, main, market_of
 from cappuccino.market.bars import Bars
 
 from .builders import Candle, bars
@@ -198,3 +199,32 @@ def test_bars_of_a_file_flag_what_is_missing(tmp_path: Path) -> None:
     assert panel.symbols == ("BTC/USD", "ETH/USD")
     assert panel.missing.sum() == 1
     assert panel.missing[20, 0]
+
+
+MARKET = {
+    "symbols": ["AAA/USD", "BBB/USD"],
+    "timeframe": "1h",
+    "start": "2024-01-01T00:00:00Z",
+    "end": "2024-01-11T00:00:00Z",
+    "source": {"generator": {"seed": 7}},
+}
+
+
+def test_a_described_market_has_the_bars_of_its_dataset_and_goes_on_after_its_end() -> None:
+    whole = market_of(json.dumps(MARKET))
+    past = market_of(json.dumps({**MARKET, "end": "2024-01-06T00:00:00Z"}))
+    assert whole.symbols == ("AAA/USD", "BBB/USD")
+    assert len(whole.ts) == 240
+    assert np.array_equal(whole.close[: len(past.ts)], past.close)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("", "symbols"), ("{", "Invalid JSON"), (json.dumps({k: v for k, v in MARKET.items() if k != "end"}), "end")],
+)
+def test_a_market_that_is_none_is_refused(
+    text: str, named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAPPUCCINO_SPEC", text)
+    assert main(["--market", "--port", "0"]) == 2
+    assert named in capsys.readouterr().err

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,107 +20,16 @@ from cappuccino.controllers.decision import (
     Key,
     WriteRecord,
 )
-from cappuccino.core.clock import FixedClock
-from cappuccino.core.errors import Conflict, InvalidInput, InvariantViolation, NotFound, RetryLater
+from cappuccino.controllers.trader import TRACEPARENT_ANNOTATION
+from cappuccino.core.errors import Conflict, InvalidInput, InvariantViolation, RetryLater
+from cappuccino.core.identifiers import traceparent
 from cappuccino.reconcile.apply import RECORD_OPERATIONS, apply
 from cappuccino.reconcile.loop import Loop
-from cappuccino.reconcile.ports import Ports, Record
-from cappuccino.reconcile.queue import Backoff
-from cappuccino.reconcile.wake import concerned, referrers, summary_of
+from cappuccino.reconcile.ports import Record
+from cappuccino.reconcile.trace import traceparent_of
+from cappuccino.reconcile.wake import concerned, referrers
 
-NOW = datetime(2024, 1, 1, tzinfo=UTC)
-KEY = Key("Study", "default", "s")
-
-
-def stored(kind: str = "Study", name: str = "s", *, spec: dict[str, Any] | None = None, uid: str = "u") -> Document:
-    metadata = {"name": name, "namespace": "default", "uid": uid, "generation": 3}
-    return {"kind": kind, "metadata": metadata, "spec": spec or {}}
-
-
-@dataclass
-class Memory:
-    """Objects, workloads, record and events at once: dictionaries and lists."""
-
-    documents: dict[Key, Document] = field(default_factory=lambda: {KEY: stored()})
-    log: list[tuple[Any, ...]] = field(default_factory=list)
-    changes: asyncio.Queue[Key] = field(default_factory=asyncio.Queue)
-
-    async def get(self, key: Key) -> Document | None:
-        return self.documents.get(key)
-
-    async def list(self, kind: str = "", **_: Any) -> list[Any]:
-        return [document for key, document in self.documents.items() if key.kind == kind]
-
-    async def index(self, kind: str, **_: Any) -> list[Any]:
-        return [summary_of(document) for document in await self.list(kind)]
-
-    async def create(self, document: Document) -> Document:
-        self.log.append(("create", document["metadata"]["name"]))
-        raise Conflict("exists already")
-
-    async def apply(self, document: Document) -> Document:
-        raise InvalidInput("field x is wrong: correct it")
-
-    async def delete(self, key: Key, **_: Any) -> None:
-        self.log.append(("delete", key.name))
-        raise NotFound("gone")
-
-    async def patch_status(self, key: Key, status: Document, *, uid: str) -> None:
-        self.log.append(("status", status, uid))
-        self.documents[key] = {**self.documents[key], "status": status}
-
-    async def emit(self, key: Key, uid: str, event: Event, *, at: datetime) -> None:
-        self.log.append(("event", event.reason))
-
-    async def halt(self, **arguments: Any) -> None:
-        self.log.append(("halt", arguments))
-
-    async def watch(self) -> AsyncIterator[Any]:
-        while True:
-            yield await self.changes.get()
-
-    def ports(self) -> Ports:
-        silent: Any = Silent()
-        memory: Any = self
-        record: Any = RecordOnly(self)
-        return Ports(objects=memory, workloads=silent, record=record, events=memory)
-
-
-class Silent:
-    async def list(self) -> list[Any]:
-        return []
-
-    async def watch(self) -> AsyncIterator[Any]:
-        await asyncio.Event().wait()
-        yield None
-
-
-class RecordOnly(Silent):
-    def __init__(self, memory: Memory) -> None:
-        self.halt = memory.halt
-
-
-@dataclass
-class Scripted:
-    """A controller that decides what it is told to, pass after pass; the last answer stays."""
-
-    answers: list[Decision | Exception]
-    passes: list[Key] = field(default_factory=list)
-
-    async def observe(self, key: Key, document: Document | None) -> Any:
-        return key
-
-    def decide(self, observed: Any, *, now: datetime, market_now: datetime | None) -> Decision:
-        self.passes.append(observed)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def loop_of(memory: Memory, controller: Any, **options: Any) -> Loop:
-    backoff = Backoff(base=0.005, ceiling=0.02)
-    return Loop(memory.ports(), {"Study": controller}, clock=FixedClock(NOW), backoff=backoff, **options)
+from .builders import KEY, Memory, Scripted, loop_of, stored
 
 
 async def run_until(loop: Loop, test: Callable[[], bool]) -> None:
@@ -270,6 +178,87 @@ async def test_a_change_concerns_those_that_name_it() -> None:
     assert await referrers(objects, KEY) == [Key("Deployment", "default", "m")]
     assert await concerned(objects, "trial_result", "u/4") == [Key("Trial", "default", "s-00004")]
     assert await concerned(objects, "trial_result", "nobody/4") == []
-    assert set(await concerned(objects, "trial", "u/4")) >= {KEY, Key("Trial", "default", "s-00004")}
+    assert await concerned(objects, "trial", "u/4") == [KEY]
     assert await concerned(objects, "account", "one") == [Key("Trader", "default", "r")]
     assert await concerned(objects, "unheard_of", "x") == []
+
+
+# --- who looks on -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Counted:
+    results: list[tuple[str, str]] = field(default_factory=list)
+    statuses: list[float] = field(default_factory=list)
+
+    def passed(self, kind: str, result: str, seconds: float) -> None:
+        assert 0 <= seconds < 10
+        self.results.append((kind, result))
+
+    def told(self, kind: str, seconds: float) -> None:
+        assert kind == "Study"
+        self.statuses.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [
+        (RetryLater("away", after_seconds=0.0), "retry"),
+        (Conflict("changed"), "conflict"),
+        (InvalidInput("wrong: correct it"), "stalled"),
+        (ValueError("a defect"), "error"),
+    ],
+)
+async def test_each_pass_is_counted_by_what_came_of_it(error: Exception, result: str) -> None:
+    memory, counted = Memory(), Counted()
+    controller = Scripted([error, Decision(status={"phase": "fine"}), Decision(status={"phase": "fine"})])
+    await run_until(loop_of(memory, controller, observer=counted), lambda: len(counted.results) >= 2)
+    assert counted.results[:2] == [("Study", result), ("Study", "ok")]
+
+
+async def test_the_time_to_a_status_counts_from_the_change_and_through_the_passes_that_failed() -> None:
+    memory, counted = Memory(), Counted()
+    controller = Scripted([RetryLater("away", after_seconds=0.3), Decision(status={"phase": "fine"})])
+    await run_until(loop_of(memory, controller, observer=counted, resync_seconds=3600), lambda: bool(counted.statuses))
+    assert 0.3 <= counted.statuses[0] < 5
+
+
+async def test_what_changes_is_not_held_up_by_a_resync_after_the_first() -> None:
+    many = {Key("Study", "default", f"s{n}"): stored(name=f"s{n}", uid=f"u{n}") for n in range(200)}
+    memory, controller = Memory(documents=many), Scripted([Decision()])
+    loop = loop_of(memory, controller, workers=1, resync_seconds=2.0)
+    await run_until(loop, lambda: len(controller.passes) >= 200)
+    assert sorted(set(controller.passes)) == sorted(many)
+    controller.passes.clear()
+    deepest = 0
+
+    def looked() -> bool:
+        nonlocal deepest
+        if len(controller.passes) > 200:  # the second round has begun
+            deepest = max(deepest, loop.queue.depth())
+        return len(controller.passes) >= 250
+
+    loop = loop_of(memory, controller, workers=1, resync_seconds=2.0)
+    await run_until(loop, looked)
+    assert deepest < 20
+
+
+# --- traces -----------------------------------------------------------------------------------------
+
+
+async def test_everything_of_a_study_is_in_its_trace() -> None:
+    study = stored(uid="study-uid")
+    objects: Any = Memory(documents={KEY: study})
+    expected = traceparent("study-uid")
+    assert await traceparent_of(study, objects) == expected
+    assert await traceparent_of(stored("Trial", "t", spec={"studyUid": "study-uid", "number": 1}, uid="x"), objects) == expected
+    assert await traceparent_of(stored("Deployment", "d", spec={"studyRef": {"name": "s"}}, uid="x"), objects) == expected
+    trader = stored("Trader", "r", spec={"account": "a"}, uid="x")
+    trader["metadata"]["annotations"] = {TRACEPARENT_ANNOTATION: expected}
+    assert await traceparent_of(trader, objects) == expected
+
+
+async def test_what_belongs_to_no_study_is_a_trace_of_its_own() -> None:
+    objects: Any = Memory(documents={})
+    for kind, spec in (("Dataset", {}), ("Deployment", {"studyRef": {"name": "gone"}}), ("Trader", {"account": "a"})):
+        assert await traceparent_of(stored(kind, "o", spec=spec, uid="own"), objects) == traceparent("own")

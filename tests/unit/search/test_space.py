@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
+from dataclasses import replace
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +16,7 @@ from hypothesis import strategies as st
 from cappuccino.adapters.optuna import OptunaSampler
 from cappuccino.core.errors import InvalidInput
 from cappuccino.search.sampler import MedianPruner, NoPruner
-from cappuccino.search.space import fits, parse_space, text_of, to_wire, value_of
+from cappuccino.search.space import parse_space, text_of, to_wire, value_of, values_of
 from cappuccino.search.trials import TrialRow
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
@@ -70,7 +74,7 @@ def test_a_text_outside_its_dimension_is_refused(name: str, text: str) -> None:
 def test_a_proposal_lies_in_the_space(kind: Any, seed: int) -> None:
     proposal = OptunaSampler(type=kind).sample([], SPACE, seed)
     assert proposal.keys() == SPACE.keys()
-    assert fits(SPACE, proposal)
+    assert values_of(SPACE, proposal) is not None
     assert proposal["fixed"] == "3"
     assert int(proposal["depth"]) % 2 == 1
     assert float(proposal["share"]) * 4 == int(float(proposal["share"]) * 4)
@@ -113,6 +117,84 @@ def test_running_trials_count_and_failed_or_foreign_ones_do_not() -> None:
     assert sampler.sample([*rows, *running], SPACE, 5) != plain
 
 
+def test_parameters_without_a_dimension_or_outside_it_are_no_point_of_the_space() -> None:
+    point = {"rate": "0.001", "share": "0.25", "width": "8", "depth": "3", "fixed": "3", "mode": "x"}
+    assert values_of(SPACE, point) == {"rate": 0.001, "share": 0.25, "width": 8, "depth": 3, "fixed": 3, "mode": "x"}
+    assert values_of(SPACE, {**point, "depth": "99"}) is None
+    assert values_of(SPACE, {name: text for name, text in point.items() if name != "mode"}) is None
+
+
+def test_a_proposal_is_what_optuna_proposes_from_the_same_trials() -> None:
+    rows = [replace(each, state="Pruned", objective=None) if each.number % 4 == 0 else each for each in history(60)]
+    rows += [row(60 + n, rows[n].parameters, state="Running", objective=None) for n in range(5)]
+    states = {"Complete": optuna.trial.TrialState.COMPLETE, "Pruned": optuna.trial.TrialState.PRUNED}
+    distributions = {name: optuna.distributions.json_to_distribution(_json(name)) for name in sorted(SPACE)}
+    for seed in range(5):
+        study = optuna.create_study(
+            direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        )
+        for each in rows:
+            values = {name: value_of(SPACE[name], text) for name, text in each.parameters.items()}
+            state = states.get(each.state, optuna.trial.TrialState.RUNNING)
+            study.add_trial(
+                optuna.trial.create_trial(state=state, params=values, distributions=distributions, value=each.objective)
+            )
+        asked = study.ask(fixed_distributions=distributions)
+        expected = {name: text_of(value) for name, value in asked.params.items()}
+        assert OptunaSampler().sample(rows, SPACE, seed) == expected
+
+
+def _json(name: str) -> str:
+    """Optuna's own way of writing down a distribution."""
+    document = DOCUMENTS[name]
+    if document["type"] == "categorical":
+        return json.dumps({"name": "CategoricalDistribution", "attributes": {"choices": document["choices"]}})
+    kind = "FloatDistribution" if document["type"] == "float" else "IntDistribution"
+    step = document.get("step", None if document["type"] == "float" else 1)
+    bounds = {"low": document["low"], "high": document["high"], "log": document.get("log", False), "step": step}
+    return json.dumps({"name": kind, "attributes": bounds})
+
+
+LONG = 1500
+
+
+@pytest.fixture(scope="module")
+def long_history() -> list[TrialRow]:
+    """More trials than a proposal looks at; the best ones are the oldest."""
+    draw = random.Random(7)
+    wire = to_wire(SPACE)
+    rows = []
+    for number in range(LONG):
+        good = number < 25
+        rate = draw.uniform(9e-5, 1.1e-4) if good else draw.uniform(1e-3, 1e-2)
+        parameters = {
+            "rate": repr(rate), "share": "0.25", "width": str(draw.randint(8, 64)), "depth": draw.choice("13579"),
+            "fixed": "3", "mode": draw.choice(["true", "2", "x"]),
+        }  # fmt: skip
+        rows.append(row(number, parameters, distributions=wire, objective=(1.0 if good else 0.0) + draw.random() / 10))
+    return rows
+
+
+def test_of_a_long_history_the_best_trials_are_seen_however_old(long_history: list[TrialRow]) -> None:
+    sampler = OptunaSampler()
+    rates = [float(sampler.sample(long_history, SPACE, seed)["rate"]) for seed in range(10)]
+    assert sum(rate < 5e-4 for rate in rates) >= 7
+    forgetful = [float(sampler.sample(long_history[25:], SPACE, seed)["rate"]) for seed in range(10)]
+    assert sum(rate < 5e-4 for rate in forgetful) <= 3
+
+
+def test_of_a_long_history_the_middling_old_trials_are_not_seen(long_history: list[TrialRow]) -> None:
+    sampler = OptunaSampler()
+    plain = sampler.sample(long_history, SPACE, 3)
+
+    def bad_there(first: int, end: int) -> list[TrialRow]:
+        """As if trials at the proposed point had been tried and were not good."""
+        return [replace(each, parameters=plain) if first <= each.number < end else each for each in long_history]
+
+    assert sampler.sample(bad_there(25, LONG - 1000), SPACE, 3) == plain
+    assert sampler.sample(bad_there(LONG - 1000, LONG), SPACE, 3) != plain
+
+
 def test_an_empty_space_has_one_point() -> None:
     assert OptunaSampler().sample([], {}, 1) == {}
 
@@ -120,28 +202,20 @@ def test_an_empty_space_has_one_point() -> None:
 # --- pruner -----------------------------------------------------------------------------------------
 
 
-def reports(number: int, *values: float, state: str = "Complete") -> TrialRow:
-    return row(number, {}, reports=dict(enumerate(values)), state=state)
-
-
-OTHERS = [reports(n, 1.0 + n, 2.0 + n, 3.0) for n in range(5)]  # means after two steps: 1.5 to 5.5, median 3.5
+OTHERS = {1: [1.0, 2.0, 3.0, 4.0, 5.0], 2: [1.5, 2.5, 3.5, 4.5, 5.5]}  # means after one and after two steps
 
 
 @pytest.mark.parametrize(
-    ("values", "pruned"),
-    [((2.9,), True), ((3.0,), False), ((0.0, 7.0), False), ((7.0, -0.1), True), ((3.0, 4.0), False)],
+    ("value", "step", "pruned"), [(2.9, 1, True), (3.0, 1, False), (3.5, 2, False), (3.45, 2, True), (7.0, 2, False)]
 )
-def test_a_trial_is_pruned_when_its_mean_is_below_the_median_of_the_means(values: tuple[float, ...], pruned: bool) -> None:
-    own = reports(9, *values, state="Running")
-    assert MedianPruner(startup_trials=5).should_prune([*OTHERS, own], 9, len(values) - 1) is pruned
+def test_a_trial_is_pruned_when_its_mean_is_below_the_median_of_the_means(value: float, step: int, pruned: bool) -> None:
+    assert MedianPruner(startup_trials=5).should_prune(value, OTHERS[step]) is pruned
 
 
 def test_nothing_is_pruned_before_enough_trials_have_finished() -> None:
-    own = reports(9, -100.0, state="Running")
-    unfinished = [reports(20, 9.0, state="Running"), reports(21, 9.0, state="Failed")]
-    assert not MedianPruner(startup_trials=6).should_prune([*OTHERS, *unfinished, own], 9, 0)
+    assert not MedianPruner(startup_trials=6).should_prune(-100.0, OTHERS[1])
+    assert not MedianPruner(startup_trials=1).should_prune(-100.0, [])
 
 
-def test_a_trial_without_reports_and_a_study_without_a_pruner_go_on() -> None:
-    assert not MedianPruner(startup_trials=1).should_prune(OTHERS, 99, 0)
-    assert not NoPruner().should_prune([*OTHERS, reports(9, -100.0)], 9, 0)
+def test_a_study_without_a_pruner_goes_on() -> None:
+    assert not NoPruner().should_prune(-100.0, OTHERS[1])

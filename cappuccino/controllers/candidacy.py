@@ -1,0 +1,60 @@
+"""How each candidate of a Deployment stands, from the evidence. Of each gate the newest row counts.
+
+What goes into a status is bounded: so many candidates, each gate's message cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cappuccino.api.deployment import CANDIDATES_MAX, MESSAGE_MAX, CandidateStatus, Deployment, GateStatus
+from cappuccino.controllers.rows import Evidence, Promotion
+
+VERDICT, BASELINE, SOAK, GRADE = "verdict", "baseline", "soak", "grade"
+
+
+def standings(deployment: Deployment, evidence: Sequence[Evidence]) -> tuple[CandidateStatus, ...]:
+    """Every candidate that has a verdict, in the order of the ranking."""
+    rows: dict[str, list[Evidence]] = {}
+    for row in evidence:
+        rows.setdefault(row.bundle_digest, []).append(row)
+    verdicts = [row for mine in rows.values() for row in [r for r in mine if r.gate == VERDICT][:1]]
+    verdicts.sort(key=lambda row: (row.detail["rank"], row.bundle_digest))
+    return tuple(_candidate(deployment, verdict, rows[verdict.bundle_digest]) for verdict in verdicts)
+
+
+def _candidate(deployment: Deployment, verdict: Evidence, rows: Sequence[Evidence]) -> CandidateStatus:
+    newest = {row.gate: row for row in rows if row.gate not in (VERDICT, BASELINE)}  # rows come oldest first
+    state: Any = verdict.detail["verdict"]
+    if state == "Passed":
+        soaked = [newest.get(gate) for gate in (SOAK, GRADE)]
+        done = all(row is not None and row.outcome == "Pass" for row in soaked)
+        state = "Promotable" if done else "Soaking"
+    failed = [gate for gate, row in newest.items() if row.outcome in ("Fail", "Error")]
+    number = verdict.detail.get("number")
+    suffix = verdict.detail["kind"] if number is None else f"{number:05d}"
+    return CandidateStatus(
+        bundle_digest=verdict.bundle_digest,
+        number=number,
+        verdict=state,
+        stopped_by=verdict.detail.get("stopped_by") or next(iter(failed), None),
+        trader=f"{deployment.name}-{suffix}" if verdict.detail.get("role") else None,
+        gates=tuple(
+            GateStatus(gate=g, outcome=r.outcome, measured=r.measured, threshold=r.threshold, message=_bounded(r.message))
+            for g, r in newest.items()
+        ),
+    )
+
+
+def _bounded(message: str) -> str:
+    return message if len(message) <= MESSAGE_MAX else message[: MESSAGE_MAX - 1] + "…"
+
+
+def listed(candidates: Sequence[CandidateStatus], standing: Promotion | None) -> tuple[CandidateStatus, ...]:
+    """What of the candidates goes into the status: the first of the ranking, who is promoted always among them."""
+    promoted = [c for c in candidates if standing and c.bundle_digest == standing.bundle_digest]
+    others = [c for c in candidates if c not in promoted][: CANDIDATES_MAX - len(promoted)]
+    return tuple(
+        c.model_copy(update={"verdict": "Promoted"}) if c in promoted else c for c in candidates if c in promoted or c in others
+    )

@@ -1,0 +1,241 @@
+"""Promotion: a person approves a candidate, and the approval stands for exactly what was approved.
+
+    approve, new ──▶ Promotable ──▶ Approved: recorded with who and why, status.promoted
+                 └─▶ anything missing ──▶ Refused: says what, and by how much; used up, so it must be given again
+    risk limits or venue are no longer what was approved ──▶ Revoked
+    another candidate approved ──▶ the former approval revoked
+
+An approval is marked before it is recorded: one that was cut off in between is lost, never applied to what changed meanwhile.
+It says who may go live and starts nothing. Observers and baselines are never promoted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cappuccino.api.deployment import CandidateStatus, Deployment
+from cappuccino.api.meta import Condition
+from cappuccino.api.trader import Trader, TraderTemplateSpec
+from cappuccino.controllers.candidacy import GRADE, SOAK
+from cappuccino.controllers.conditions import false, true
+from cappuccino.controllers.decision import Action, Event, Key, PatchMetadata, WriteRecord
+from cappuccino.controllers.requests import APPROVE, NOBODY, Request, forgotten, read
+from cappuccino.controllers.requests import key as annotation
+from cappuccino.controllers.rows import Promotion
+from cappuccino.core.identifiers import digest_of
+
+OPERATOR = "operator"
+DIGEST_PREFIX_MIN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """`standing` is the approval that holds once the actions are applied."""
+
+    condition: Condition
+    standing: Promotion | None = None
+    actions: tuple[Action, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+def subject(bundle_digest: str, profile: TraderTemplateSpec) -> str:
+    """What an approval is bound to: bundle, risk profile and costs. The bundle's digest covers sizing, barriers and the costs
+    that it was judged with; the venue is who charges them."""
+    return digest_of({"bundle": bundle_digest, "risk": profile.risk.to_json(), "venue": profile.venue.kind})
+
+
+def find(candidates: Sequence[CandidateStatus], word: str) -> CandidateStatus | None:
+    """The candidate that `word` names: its Trader, its trial's number, or at least 8 characters of its digest."""
+    found = [c for c in candidates if word and word in (c.trader, c.bundle_digest)]
+    if not found and len(word) >= DIGEST_PREFIX_MIN:
+        found = [c for c in candidates if c.bundle_digest.startswith(word)]
+    elif not found and word.isdecimal():
+        found = [c for c in candidates if c.number == int(word)]
+    return found[0] if len(found) == 1 else None
+
+
+def missing(candidate: CandidateStatus) -> str:
+    """What stands between a candidate and promotion; empty when nothing does."""
+    gates = {gate.gate: gate for gate in candidate.gates}
+    if candidate.verdict in ("Promotable", "Promoted"):
+        return ""
+    if candidate.verdict in ("Observer", "Refused"):
+        stopped = gates.get(candidate.stopped_by or "")
+        why = f"gate {stopped.gate} stopped it: {stopped.message}" if stopped else "it did not pass every gate"
+        return f"an observer can never be promoted: {why}" if candidate.verdict == "Observer" else why
+    open_gates = [gate for name in (SOAK, GRADE) if (gate := gates.get(name)) is not None and gate.outcome != "Pass"]
+    said = [f"{gate.gate} is {gate.outcome}: {gate.message}" for gate in open_gates]
+    said += [f"{name} has not been judged yet" for name in (SOAK, GRADE) if name not in gates]
+    return "; ".join(said) or "its gates have not been judged yet"
+
+
+def judge(
+    deployment: Deployment,
+    key: Key,
+    *,
+    candidates: Sequence[CandidateStatus],
+    traders: Sequence[Trader],
+    promotions: Sequence[Promotion],
+) -> Judgement:
+    """`promotions` oldest first."""
+    annotations = deployment.metadata.annotations
+    request = read(annotations, APPROVE)
+    marks = forgotten(annotations, APPROVE)
+    standing = _standing(promotions)
+    actions: list[Action] = []
+    events: list[Event] = []
+
+    revoked = _revoked(standing, deployment, candidates, traders)
+    if standing and revoked:
+        actions += _write(key, standing, "revoked", OPERATOR, revoked)
+        events.append(Event(type="Warning", reason="Revoked", message=revoked))
+        standing = None
+    elif promotions and promotions[-1].action == "revoked":
+        revoked = promotions[-1].reason
+
+    refusal = _refusal(request, deployment, candidates, traders) if request else ""
+    chosen = find(candidates, request.text) if request else None
+    if request and request.new:
+        marks[APPROVE.acted] = request.mark
+        asked = _promotion(deployment, request, chosen) if chosen else None
+        written: tuple[Action, ...] = ()
+        if refusal:
+            events.append(Event(type="Warning", reason="Refused", message=refusal))
+            written = _write(key, asked, "refused", request.actor, refusal) if asked else ()
+        elif asked and chosen and (standing is None or standing.subject != asked.subject):
+            if standing:
+                written = _write(key, standing, "revoked", OPERATOR, f"{_name(chosen)} was approved in its place")
+            written += _write(key, asked, "approved", request.actor, request.reason)
+            standing, revoked = asked, ""
+            events.append(Event(reason="Approved", message=_approved(asked, chosen)))
+        actions += [_patch(deployment, key, marks), *written]
+    elif marks:
+        actions.append(_patch(deployment, key, marks))
+
+    told = _condition(candidates, standing, revoked=revoked, refusal=refusal, request=request)
+    return Judgement(condition=told, standing=standing, actions=tuple(actions), events=tuple(events))
+
+
+def _standing(promotions: Sequence[Promotion]) -> Promotion | None:
+    """The last approval, unless something was decided about its subject since; a refusal decides nothing."""
+    newest = {row.subject: row for row in promotions if row.action in ("approved", "revoked")}
+    return next((row for row in reversed(promotions) if row.action == "approved" and newest[row.subject] is row), None)
+
+
+def _revoked(
+    standing: Promotion | None, deployment: Deployment, candidates: Sequence[CandidateStatus], traders: Sequence[Trader]
+) -> str:
+    if standing is None:
+        return ""
+    candidate = next((c for c in candidates if c.bundle_digest == standing.bundle_digest), None)
+    if _subjects(standing.bundle_digest, candidate, deployment, traders) == {standing.subject}:
+        return ""
+    return (
+        f"{_name(candidate) if candidate else standing.bundle_digest[:12]} is no longer what {standing.actor} approved: its"
+        " bundle, risk limits or venue changed; approve it again"
+    )
+
+
+def _subjects(digest: str, candidate: CandidateStatus | None, deployment: Deployment, traders: Sequence[Trader]) -> set[str]:
+    """What the template would trade, and what the candidate's Trader does trade: one subject where they agree."""
+    running = [trader.spec for trader in traders if candidate and trader.name == candidate.trader]
+    return {subject(digest, deployment.spec.trader_template), *(subject(spec.bundle_digest, spec) for spec in running)}
+
+
+def _refusal(request: Request, deployment: Deployment, candidates: Sequence[CandidateStatus], traders: Sequence[Trader]) -> str:
+    """Why the request cannot be granted; empty when it can."""
+    candidate = find(candidates, request.text)
+    if candidate is None:
+        why = _unknown(request.text, candidates, traders)
+    elif why := missing(candidate):
+        why = f"{_name(candidate)} cannot be promoted: {why}"
+    elif len(_subjects(candidate.bundle_digest, candidate, deployment, traders)) > 1:
+        why = (
+            f"{_name(candidate)} cannot be promoted: its Trader soaked with another bundle, risk limits or venue than the"
+            " template's: make another Deployment"
+        )
+    elif request.actor == NOBODY or not request.reason:
+        why = f"the approval of {_name(candidate)} needs {annotation(APPROVE.by)} and {annotation(APPROVE.why)}"
+    return f"{why}; this approval is used up: give another when that has changed" if why else ""
+
+
+def _unknown(word: str, candidates: Sequence[CandidateStatus], traders: Sequence[Trader]) -> str:
+    role = next((trader.spec.role for trader in traders if trader.name == word), None)
+    if role == "baseline":
+        return f"{word} is a baseline and can never be promoted"
+    named = ", ".join(_name(c) for c in candidates[:5]) or "there are none yet"
+    return f"{word!r} names no candidate, or several: name its Trader, trial number or 8 characters of its digest ({named})"
+
+
+def _condition(
+    candidates: Sequence[CandidateStatus],
+    standing: Promotion | None,
+    *,
+    revoked: str,
+    refusal: str,
+    request: Request | None,
+) -> Condition:
+    if standing:
+        candidate = next((c for c in candidates if c.bundle_digest == standing.bundle_digest), None)
+        return true("Promoted", "Approved", _approved(standing, candidate))
+    if request and request.new and refusal:
+        return false("Promoted", "Refused", refusal)
+    if revoked:
+        return false("Promoted", "Revoked", revoked)
+    if refusal:
+        return false("Promoted", "Refused", refusal)
+    eligible = [_name(c) for c in candidates if c.verdict == "Promotable"]
+    if eligible:
+        early = "; an approval was refused before: give it again" if request else ""
+        return false("Promoted", "AwaitsApproval", f"{', '.join(eligible)} may be promoted by a person{early}")
+    return false("Promoted", "NobodyEligible", "no candidate has passed every gate, soak and grade")
+
+
+def _promotion(deployment: Deployment, request: Request, candidate: CandidateStatus) -> Promotion:
+    digest = candidate.bundle_digest
+    return Promotion(
+        deployment_uid=deployment.uid,
+        subject=subject(digest, deployment.spec.trader_template),
+        bundle_digest=digest,
+        action="approved",
+        actor=request.actor,
+        reason=request.reason,
+    )
+
+
+def _write(
+    key: Key, of: Promotion, action: Literal["approved", "refused", "revoked"], actor: str, reason: str
+) -> tuple[Action, ...]:
+    row = Promotion(
+        deployment_uid=of.deployment_uid,
+        subject=of.subject,
+        bundle_digest=of.bundle_digest,
+        action=action,
+        actor=actor,
+        reason=reason,
+    )
+    audited = {
+        "actor": actor,
+        "action": f"promotion {action}",
+        "subject": f"deployment/{key.namespace}/{key.name}",
+        "body": {"bundle": of.bundle_digest, "promotion": of.subject, "reason": reason},
+    }
+    return (
+        WriteRecord(operation="audit_append", arguments=audited),
+        WriteRecord(operation="record_promotion", arguments={"promotion": row}),
+    )
+
+
+def _patch(deployment: Deployment, key: Key, marks: dict[str, str | None]) -> Action:
+    return PatchMetadata(key=key, uid=deployment.uid, annotations=marks)
+
+
+def _name(candidate: CandidateStatus) -> str:
+    return candidate.trader or candidate.bundle_digest[:12]
+
+
+def _approved(promotion: Promotion, candidate: CandidateStatus | None) -> str:
+    name = _name(candidate) if candidate else promotion.bundle_digest[:12]
+    return f"{name} was approved by {promotion.actor}: {promotion.reason}"

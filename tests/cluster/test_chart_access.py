@@ -1,0 +1,312 @@
+"""Who may do what under the chart: every right is proved by a request of that person, every limit by a refusal with its remedy.
+
+hal halts, ann approves, ed edits, vera views, pat has the bare verb `patch` and none of ours. The operator has its own account.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from cappuccino.controllers.requests import APPROVE, HALT, RESUME, key
+from tests.unit.controllers import builders as build
+
+from .conftest import ControlPlane, Kubectl, administrator
+from .helm import CHART, TRY, Helm
+
+PEOPLE = {"viewers": "vera", "editors": "ed", "halters": "hal", "approvers": "ann"}
+AT = "2026-01-01T00:00:00Z"
+Annotations = dict[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """The chart in a namespace, where everybody asks as themselves and changes nothing for good."""
+
+    kubectl: Kubectl
+
+    @property
+    def operator(self) -> str:
+        return f"system:serviceaccount:{self.kubectl.namespace}:cap-cappuccino-operator"
+
+    def may(self, user: str, verb: str, resource: str, namespace: str = "") -> bool:
+        where = f"--namespace={namespace or self.kubectl.namespace}"
+        return self.kubectl("auth", "can-i", verb, resource, f"--as={user}", where).stdout.strip() == "yes"
+
+    def patched(self, user: str, what: str, change: dict[str, Any]) -> CompletedProcess[str]:
+        body = json.dumps(change)
+        return self.kubectl("patch", *what.split("/"), "--type=merge", "--dry-run=server", f"--as={user}", "-p", body)
+
+    def created(self, user: str, document: dict[str, Any]) -> CompletedProcess[str]:
+        return self.kubectl("create", "--dry-run=server", f"--as={user}", "-f", "-", stdin=json.dumps(document))
+
+
+def annotated(resource: Any, name: str, annotations: Annotations) -> dict[str, Any]:
+    document: dict[str, Any] = resource.to_json()
+    return document | {"metadata": {"name": name, "annotations": annotations, "labels": {"desk": "one"}}}
+
+
+def asked(**annotations: str | None) -> dict[str, Any]:
+    """A merge patch of our annotations: halted_by is cappuccino.dev/halted-by; None removes one."""
+    return {"metadata": {"annotations": {key(name.replace("_", "-")): value for name, value in annotations.items()}}}
+
+
+@pytest.fixture(scope="module")
+def release(api_server: ControlPlane) -> Iterator[Release]:
+    admin = administrator(api_server)
+    namespace = f"access-{uuid.uuid4().hex[:8]}"
+    admin.ok("create", "namespace", namespace)
+    kubectl = replace(admin, namespace=namespace)
+    calm = {"desk/note": "calm"}
+    marks = {key("resume-acted"): "mark", key("halt-acted"): "mark"}
+    resumed = {key("resume"): "checked", key("resumed-by"): "hal", key("resumed-at"): AT, **marks}
+    approved = {key("approve"): "t-0", key("approved-by"): "ann", key("approve-reason"): "good", key("approve-acted"): "mark"}
+    for document in (
+        annotated(build.trader(), "calm", calm),
+        annotated(build.trader(), "resumed", calm | resumed),
+        annotated(build.deployment(), "fresh", calm),
+        annotated(build.deployment(), "approved", calm | approved),
+    ):
+        kubectl.ok("create", "-f", "-", stdin=json.dumps(document))
+    people = [f"--set-json=access.{role}=" + json.dumps([{"kind": "User", "name": user}]) for role, user in PEOPLE.items()]
+    helm = Helm.of(api_server, namespace)
+    helm.ok("install", "cap", CHART, "-f", TRY, "--set=crds.enabled=false,database.embedded.persistence.enabled=false", *people)
+    kubectl.ok("create", "role", "pat", "--verb=get,patch", "--resource=traders.cappuccino.dev,deployments.cappuccino.dev")
+    kubectl.ok("create", "rolebinding", "pat", "--role=pat", "--user=pat")
+    release = Release(kubectl=kubectl)
+    deadline = time.monotonic() + 30
+    while release.patched("pat", "trader/calm", asked(halt="x")).returncode == 0:
+        assert time.monotonic() < deadline, "the policies do not work"
+        time.sleep(0.1)
+    yield release
+    kubectl.ok(
+        "delete", "validatingadmissionpolicies,validatingadmissionpolicybindings", "-l", "app.kubernetes.io/instance=cap"
+    )
+
+
+# --- rights ---------------------------------------------------------------------------------------------
+
+OURS = ("datasets", "studies", "trials", "deployments.cappuccino.dev", "traders")
+SERVICE = "system:serviceaccount:{}:cap-cappuccino-{}"
+MAY = [
+    ("operator", "get list watch patch", OURS),
+    ("operator", "create delete", ("trials", "traders")),
+    ("operator", "patch", tuple(f"{plural}/status" for plural in ("datasets", "studies", "trials", "traders"))),
+    ("operator", "get list watch create patch delete", ("jobs.batch", "statefulsets.apps")),
+    ("operator", "get list watch delete", ("pods",)),
+    ("operator", "get list create patch", ("events",)),
+    ("operator", "create", ("leases.coordination.k8s.io",)),
+    ("operator", "get update patch", ("leases.coordination.k8s.io/cappuccino-operator",)),
+    ("uninstall", "list", ("traders",)),
+    ("test", "get list", OURS),
+    ("test", "create delete", ("datasets", "studies", "deployments.cappuccino.dev")),
+    ("test", "patch halt", ("traders",)),
+    ("vera", "get list watch", OURS),
+    ("ed", "create update patch delete", ("datasets", "studies", "deployments.cappuccino.dev", "traders")),
+    ("hal", "get patch halt resume", ("traders",)),
+    ("ann", "get patch approve", ("deployments.cappuccino.dev",)),
+]
+MAY_NOT = [
+    ("operator", "get list watch create", ("secrets", "configmaps", "nodes", "namespaces")),
+    ("operator", "create delete", ("datasets", "studies", "deployments.cappuccino.dev")),
+    ("operator", "create update patch", ("pods", "roles.rbac.authorization.k8s.io", "deployments.apps")),
+    ("operator", "get update", ("leases.coordination.k8s.io/somebody-else",)),
+    ("operator", "update halt resume approve", ("traders", "deployments.cappuccino.dev")),
+    ("workload", "get list watch create patch delete", (*OURS, "pods", "secrets", "jobs.batch")),
+    ("uninstall", "get create delete patch", ("traders", "secrets")),
+    ("test", "update resume approve delete", ("traders",)),
+    ("test", "get", ("secrets", "pods")),
+    ("vera", "create update patch delete halt resume", ("traders", "studies")),
+    ("ed", "halt resume approve", ("traders", "deployments.cappuccino.dev")),
+    ("ed", "create delete", ("trials", "jobs.batch", "secrets")),
+    ("hal", "update create delete approve", ("traders",)),
+    ("hal", "patch", ("deployments.cappuccino.dev",)),
+    ("ann", "update create delete halt resume", ("deployments.cappuccino.dev",)),
+    ("ann", "patch", ("traders",)),
+]
+
+
+def user_of(release: Release, who: str) -> str:
+    accounts = ("operator", "workload", "uninstall", "test")
+    return SERVICE.format(release.kubectl.namespace, who) if who in accounts else who
+
+
+@pytest.mark.parametrize(("who", "verbs", "resources"), MAY, ids=[f"{who}-{verbs}" for who, verbs, _ in MAY])
+def test_a_role_has_the_rights_it_needs(who: str, verbs: str, resources: tuple[str, ...], release: Release) -> None:
+    lacking = [f"{v} {r}" for v in verbs.split() for r in resources if not release.may(user_of(release, who), v, r)]
+    assert lacking == []
+
+
+@pytest.mark.parametrize(("who", "verbs", "resources"), MAY_NOT, ids=[f"{who}-{verbs}" for who, verbs, _ in MAY_NOT])
+def test_a_role_has_no_right_that_it_does_not_need(who: str, verbs: str, resources: tuple[str, ...], release: Release) -> None:
+    too_much = [f"{v} {r}" for v in verbs.split() for r in resources if release.may(user_of(release, who), v, r)]
+    assert too_much == []
+
+
+def test_rights_end_at_the_namespace(release: Release) -> None:
+    for who, verb, resource in (("operator", "list", "traders"), ("ed", "create", "studies"), ("hal", "patch", "traders")):
+        assert not release.may(user_of(release, who), verb, resource, namespace="kube-public")
+
+
+# --- what the policies let through -----------------------------------------------------------------------
+
+SPEC = {"spec": {"maxRestarts": 3}}
+SIGNED_HALT = asked(halt="spread", halted_by="hal", halted_at=AT)
+ACCEPTED = [
+    ("hal", "trader/calm", asked(halt="spread")),
+    ("hal", "trader/calm", SIGNED_HALT),
+    ("hal", "trader/calm", asked(resume="checked", resumed_by="hal", resumed_at=AT)),
+    ("hal", "trader/resumed", asked(halt="again", resume=None, resumed_by=None, resumed_at=None)),
+    ("ed", "trader/calm", SPEC),
+    ("ed", "trader/calm", asked(halt="spread", halted_by="ed")),
+    ("ed", "trader/resumed", asked(resume=None, resumed_by=None, resumed_at=None)),
+    ("ed", "trader/resumed", SPEC),
+    ("operator", "trader/resumed", asked(halt_acted="new", resume_acted=None)),
+    ("operator", "trader/calm", {"metadata": {"finalizers": ["cappuccino.dev/flatten"], "labels": {"desk": None}}}),
+    ("ann", "deployments.cappuccino.dev/fresh", asked(approve="t-0", approved_by="ann", approve_reason="graded A")),
+    ("ann", "deployments.cappuccino.dev/approved", asked(approve=None, approved_by=None, approve_reason=None)),
+    ("ed", "deployments.cappuccino.dev/fresh", {"spec": {"top": 7}}),
+    ("ed", "deployments.cappuccino.dev/approved", {"spec": {"top": 7}}),
+    ("ed", "deployments.cappuccino.dev/approved", asked(approve=None, approved_by=None, approve_reason=None)),
+    ("operator", "deployments.cappuccino.dev/approved", asked(approve_acted="new")),
+]
+ONLY_THESE = "lacks the verb update on {}.cappuccino.dev and may change only the annotations"
+REFUSED = [
+    ("hal", "trader/calm", SPEC, ONLY_THESE.format("traders")),
+    ("hal", "trader/calm", {**SPEC, **SIGNED_HALT}, ONLY_THESE.format("traders")),
+    ("hal", "trader/calm", {"metadata": {"labels": {"desk": "two"}}}, ONLY_THESE.format("traders")),
+    ("hal", "trader/calm", {"metadata": {"finalizers": ["hal/mine"]}}, ONLY_THESE.format("traders")),
+    ("hal", "trader/calm", {"metadata": {"annotations": {"desk/note": "x"}}}, ONLY_THESE.format("traders")),
+    ("hal", "trader/calm", {"metadata": {"annotations": {"desk/note": None}}}, ONLY_THESE.format("traders")),
+    ("hal", "trader/calm", asked(halt="spread", halted_by="ed"), "halted-by is 'ed' and you are 'hal': write your own name"),
+    ("hal", "trader/calm", asked(resume="checked"), "resumed-by is '' and you are 'hal': write your own name"),
+    ("hal", "trader/calm", asked(resume="checked", resumed_by="ed"), "resumed-by is 'ed' and you are 'hal'"),
+    ("hal", "trader/calm", asked(resume=" ", resumed_by="hal"), "resume is empty: write the reason"),
+    ("hal", "trader/resumed", asked(resume_acted=None), "annotations that end in -acted are the operator's"),
+    ("hal", "trader/calm", asked(halt_acted="mark"), "annotations that end in -acted are the operator's"),
+    ("ed", "trader/calm", asked(resume="x", resumed_by="ed"), "resume needs the verb resume on traders.cappuccino.dev: ask"),
+    ("ed", "trader/resumed", asked(resumed_at="2026-02-02T00:00:00Z"), "resume needs the verb resume"),
+    ("ed", "trader/resumed", asked(resume_acted=None), "annotations that end in -acted are the operator's"),
+    ("ed", "trader/calm", asked(halt="spread", halted_by="hal"), "halted-by is 'hal' and you are 'ed'"),
+    (
+        "pat",
+        "trader/calm",
+        asked(halt="spread"),
+        "halt needs the verb halt on traders.cappuccino.dev: ask for the role cap-cappuccino-",
+    ),
+    ("pat", "trader/resumed", asked(resume=None, resumed_by=None), "resume needs the verb resume"),
+    ("pat", "trader/calm", SPEC, ONLY_THESE.format("traders")),
+    ("vera", "trader/calm", asked(halt="spread"), 'User "vera" cannot patch resource "traders"'),
+    ("ann", "trader/calm", asked(halt="spread"), 'User "ann" cannot patch resource "traders"'),
+    ("operator", "trader/calm", asked(resume="x", resumed_by="hal"), "resume needs the verb resume"),
+    ("ann", "deployments.cappuccino.dev/fresh", {"spec": {"top": 7}}, ONLY_THESE.format("deployments")),
+    (
+        "ann",
+        "deployments.cappuccino.dev/fresh",
+        asked(approve="t", approved_by="ed", approve_reason="x"),
+        "approved-by is 'ed' and you",
+    ),
+    ("ann", "deployments.cappuccino.dev/fresh", asked(approve="t", approve_reason="x"), "approved-by is '' and you are 'ann'"),
+    (
+        "ann",
+        "deployments.cappuccino.dev/fresh",
+        asked(approve="t", approved_by="ann"),
+        "approve-reason is empty: write the reason",
+    ),
+    (
+        "ann",
+        "deployments.cappuccino.dev/approved",
+        asked(approve_acted=None),
+        "annotations that end in -acted are the operator's",
+    ),
+    ("ann", "deployments.cappuccino.dev/approved", asked(approved_by=None), "approved-by is '' and you are 'ann'"),
+    (
+        "ed",
+        "deployments.cappuccino.dev/fresh",
+        asked(approve="t", approved_by="ed", approve_reason="x"),
+        "approve needs the verb approve",
+    ),
+    (
+        "ed",
+        "deployments.cappuccino.dev/approved",
+        asked(approve_reason="better"),
+        "approve needs the verb approve on deployments.",
+    ),
+    ("pat", "deployments.cappuccino.dev/approved", asked(approve=None), "approve needs the verb approve"),
+    ("hal", "deployments.cappuccino.dev/fresh", asked(approve="t"), 'User "hal" cannot patch resource "deployments"'),
+    ("operator", "deployments.cappuccino.dev/fresh", asked(approve="t", approved_by="ann"), "approve needs the verb approve"),
+]
+
+
+def named(case: tuple[Any, ...]) -> str:
+    who, what, change = case[:3]
+    metadata = change.get("metadata", {})
+    parts = [*metadata.get("annotations", {}), *(name for name in metadata if name != "annotations"), *change.get("spec", {})]
+    return f"{who}-{what.partition('/')[2]}-{'+'.join(part.removeprefix('cappuccino.dev/') for part in parts)}"
+
+
+@pytest.mark.parametrize(("who", "what", "change"), ACCEPTED, ids=map(named, ACCEPTED))
+def test_a_change_within_ones_rights_is_accepted(who: str, what: str, change: dict[str, Any], release: Release) -> None:
+    done = release.patched(user_of(release, who), what, change)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("who", "what", "change", "says"), REFUSED, ids=map(named, REFUSED))
+def test_a_change_beyond_them_is_refused_with_the_remedy(
+    who: str, what: str, change: dict[str, Any], says: str, release: Release
+) -> None:
+    done = release.patched(user_of(release, who), what, change)
+    assert done.returncode != 0, done.stdout
+    assert says in done.stderr
+
+
+def test_one_is_not_born_approved_resumed_or_acted_upon(release: Release) -> None:
+    for given, says in (
+        ({key("approve"): "t", key("approved-by"): "ed", key("approve-reason"): "x"}, "approve needs the verb approve"),
+        ({key("approve-acted"): "mark"}, "annotations that end in -acted are the operator's"),
+    ):
+        done = release.created("ed", annotated(build.deployment(), "born", given))
+        assert says in done.stderr, done.stdout
+    resumed = annotated(build.trader(), "born", {key("resume"): "x", key("resumed-by"): "ed"})
+    assert "resume needs the verb resume" in release.created("ed", resumed).stderr
+    assert release.created("ed", annotated(build.deployment(), "born", {})).returncode == 0
+    assert release.created("ed", annotated(build.trader(), "born", {key("halt"): "not yet"})).returncode == 0
+    assert release.created(release.operator, annotated(build.trader(), "born", {})).returncode == 0
+
+
+def test_the_status_is_the_operators_and_no_way_around(release: Release) -> None:
+    status = {"status": {"equityUsd": 5}, **asked(resume="x", resumed_by="hal")}
+    command = ("patch", "trader", "calm", "--subresource=status", "--type=merge", "-o", "json", "-p", json.dumps(status))
+    written = json.loads(release.kubectl.ok(*command, f"--as={release.operator}"))
+    assert written["status"]["equityUsd"] == 5
+    assert key("resume") not in written["metadata"]["annotations"]
+    assert "cannot patch resource" in release.kubectl(*command, "--as=ed").stderr
+
+
+def test_a_policy_ends_at_the_release(release: Release, kubectl: Kubectl) -> None:
+    """In a namespace that it does not watch the same request is nobody's concern."""
+    kubectl.ok("create", "-f", "-", stdin=json.dumps(annotated(build.trader(), "calm", {})))
+    elsewhere = Release(kubectl=kubectl)
+    assert elsewhere.patched("system:admin", "trader/calm", asked(resume="x")).returncode != 0  # nobody is of the masters here
+    done = kubectl("patch", "trader", "calm", "--type=merge", "--dry-run=server", "-p", json.dumps(asked(resume="x")))
+    assert done.returncode == 0, done.stderr
+    here = release.kubectl("patch", "trader", "calm", "--type=merge", "--dry-run=server", "-p", json.dumps(asked(resume="x")))
+    assert "resumed-by is '' and you are 'admin'" in here.stderr
+
+
+def test_the_policies_know_all_the_annotations_of_requests(release: Release) -> None:
+    for verb, who, what in (
+        (HALT, "hal", "trader/calm"),
+        (RESUME, "hal", "trader/calm"),
+        (APPROVE, "ann", "deployments.cappuccino.dev/fresh"),
+    ):
+        annotations = dict.fromkeys(verb.keys, "some text") | {key(verb.by): who}
+        done = release.patched(who, what, {"metadata": {"annotations": annotations}})
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,339 @@
+"""Approvals by annotation, over many passes: judged once, bound to what was approved, never for an observer or a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from cappuccino.api.deployment import CANDIDATES_MAX, MESSAGE_MAX, CandidateStatus
+from cappuccino.controllers.decision import CreateObject, Decision, Event, Key, PatchMetadata, WriteRecord
+from cappuccino.controllers.deployment import Observed, decide
+from cappuccino.controllers.promotion import find, subject
+from cappuccino.controllers.requests import APPROVE, setting
+from cappuccino.controllers.rows import Evidence, Promotion
+
+from .builders import NOW, deployment, evidence, result, row, study, trader
+
+KEY = Key("Deployment", "default", "desk")
+GOOD, OTHER, OBSERVER, BROKEN = "1" * 64, "2" * 64, "3" * 64, "4" * 64
+COMPLETE = {"conditions": [{"type": "Complete", "status": "True", "reason": "BudgetSpent"}]}
+BAR = {"bar_at": "2024-01-08T00:00:00Z"}
+
+
+def judged() -> list[Evidence]:
+    """Two that passed and soaked, one that observes, one that was refused, and the baselines."""
+    said = [
+        (GOOD, "Passed", "candidate"),
+        (OTHER, "Passed", "candidate"),
+        (OBSERVER, "Observer", "observer"),
+        (BROKEN, "Refused", None),
+    ]
+    rows = []
+    for rank, (digest, verdict, role) in enumerate(said):
+        stopped = {"Observer": "window", "Refused": "backtest"}.get(verdict)
+        if stopped:
+            rows.append(evidence(digest, stopped, "Fail", message=f"{stopped} says no.", measured=0.1, threshold=0.5))
+        detail = {"verdict": verdict, "role": role, "rank": rank, "number": rank, "kind": "trend", "stopped_by": stopped}
+        rows.append(evidence(digest, "verdict", detail=detail))
+        rows += [evidence(digest, gate, detail=BAR) for gate in ("soak", "grade") if role]
+    return [
+        *rows,
+        evidence("5" * 64, "baseline", detail={"kind": "hodl"}),
+        evidence("6" * 64, "baseline", detail={"kind": "cash"}),
+    ]
+
+
+@dataclass
+class Desk:
+    """A Deployment with its Traders and its record; a pass may be cut off after some of its writes."""
+
+    annotations: dict[str, str] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=lambda: {"top": 4})
+    evidence: list[Evidence] = field(default_factory=judged)
+    traders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    promotions: list[Promotion] = field(default_factory=list)
+    audit: list[dict[str, Any]] = field(default_factory=list)
+    status: dict[str, Any] | None = None
+    events: list[Event] = field(default_factory=list)
+    moment: int = 0
+
+    def look(self) -> Decision:
+        of = deployment(annotations=dict(self.annotations), status=self.status, **self.spec)
+        digests = {e.bundle_digest: e.detail["number"] for e in self.evidence if e.gate == "verdict"}
+        trials = [
+            row(n, state="Complete", objective=9.0 - n, bundle_digest=digest, result=result())
+            for digest, n in list(digests.items())[:4]
+        ]
+        seen = Observed(
+            deployment=of,
+            key=KEY,
+            study=study(status=COMPLETE),
+            trials=trials,
+            evidence=self.evidence,
+            promotions=self.promotions,
+            traders=[trader(spec=spec, name=name) for name, spec in self.traders.items()],
+        )
+        return decide(seen, now=NOW)
+
+    def reconcile(self, *, cut_after: int | None = None) -> Decision:
+        decision = self.look()
+        for action in decision.actions[:cut_after]:
+            self.apply(action)
+        if cut_after is None:
+            self.status = decision.status
+            self.events += decision.events
+        return decision
+
+    def apply(self, action: Any) -> None:
+        if isinstance(action, CreateObject):
+            self.traders[action.document["metadata"]["name"]] = action.document["spec"]
+        elif isinstance(action, PatchMetadata):
+            for name, value in (action.annotations or {}).items():
+                self.annotations.pop(name, None)
+                if value is not None:
+                    self.annotations[name] = value
+        elif isinstance(action, WriteRecord) and action.operation == "audit_append":
+            self.audit.append(dict(action.arguments))
+        elif isinstance(action, WriteRecord):
+            assert action.operation == "record_promotion"
+            self.promotions.append(action.arguments["promotion"])
+
+    def approve(self, which: str, *, actor: str = "ada", reason: str = "read the report") -> None:
+        self.moment += 1
+        self.annotations |= setting(APPROVE, which, actor=actor, reason=reason, at=str(self.moment))
+
+    @property
+    def said(self) -> tuple[str, str]:
+        assert self.status is not None
+        found = next(c for c in self.status["conditions"] if c["type"] == "Promoted")
+        return found["reason"], found["message"]
+
+    @property
+    def recorded(self) -> list[tuple[str, str, str]]:
+        return [(p.bundle_digest[:1], p.action, p.actor) for p in self.promotions]
+
+    def verdicts(self) -> dict[int, str]:
+        assert self.status is not None
+        return {c["number"]: c["verdict"] for c in self.status["candidates"]}
+
+
+def trading() -> Desk:
+    """Its Traders exist."""
+    desk = Desk()
+    desk.reconcile()
+    return desk
+
+
+def test_nobody_is_promoted_without_a_person() -> None:
+    desk = trading()
+    assert desk.said == ("AwaitsApproval", "desk-00000, desk-00001 may be promoted by a person")
+    assert desk.promotions == []
+    assert desk.look().actions == ()
+
+
+@pytest.mark.parametrize("which", ["desk-00000", "0", GOOD, GOOD[:8]])
+def test_a_candidate_is_approved_by_its_trader_its_number_or_its_digest(which: str) -> None:
+    desk = trading()
+    desk.approve(which)
+    desk.reconcile()
+    desk.reconcile()
+    assert desk.recorded == [("1", "approved", "ada")]
+    assert desk.said == ("Approved", "desk-00000 was approved by ada: read the report")
+    assert desk.status is not None
+    assert desk.status["promoted"] == subject(GOOD, deployment().spec.trader_template)
+    assert desk.verdicts() == {0: "Promoted", 1: "Promotable", 2: "Observer", 3: "Refused"}
+    assert [e.reason for e in desk.events].count("Approved") == 1
+    (audited,) = desk.audit
+    assert (audited["actor"], audited["subject"]) == ("ada", "deployment/default/desk")
+    assert audited["body"]["reason"] == "read the report"
+    assert desk.look().actions == ()
+
+
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [
+        ("desk-00002", "an observer can never be promoted: gate window stopped it: window says no."),
+        ("desk-hodl", "desk-hodl is a baseline and can never be promoted"),
+        (BROKEN[:12], "gate backtest stopped it: backtest says no."),
+        ("desk-00009", "'desk-00009' names no candidate"),
+        ("", "'' names no candidate"),
+        ("1111111", "names no candidate"),  # a prefix of 7 could be anybody's
+    ],
+)
+def test_what_can_never_be_promoted_is_refused_once_with_its_reason(which: str, says: str) -> None:
+    desk = trading()
+    desk.approve(which)
+    desk.reconcile()
+    for _ in range(2):
+        assert desk.said[0] == "Refused"
+        assert says in desk.said[1]
+        desk.reconcile()
+    assert all(p.action == "refused" for p in desk.promotions)
+    assert [e.reason for e in desk.events].count("Refused") == 1
+    assert desk.verdicts()[0] == "Promotable"
+
+
+def test_an_early_approval_says_what_is_missing_and_must_be_given_again() -> None:
+    desk = trading()
+    soak = next(e for e in desk.evidence if e.gate == "soak" and e.bundle_digest == GOOD)
+    desk.evidence = [e for e in desk.evidence if e.bundle_digest != GOOD or e.gate not in ("soak", "grade")]
+    short = replace(soak, outcome="Inconclusive", message="soaking: 1.5 of 7 market days and 3 of 20 closed trades.")
+    desk.evidence.append(short)
+    desk.approve("desk-00000")
+    desk.reconcile()
+    reason, message = desk.said
+    assert reason == "Refused"
+    assert "soak is Inconclusive: soaking: 1.5 of 7 market days and 3 of 20 closed trades." in message
+    assert "grade has not been judged yet" in message
+    assert "give another" in message
+    assert desk.recorded == [("1", "refused", "ada")]
+    desk.evidence += [soak, evidence(GOOD, "grade", detail=BAR)]
+    desk.reconcile()
+    assert desk.said[0] == "AwaitsApproval"
+    assert "give it again" in desk.said[1]
+    desk.approve("desk-00000")
+    desk.reconcile()
+    assert desk.said[0] == "Approved"
+
+
+@pytest.mark.parametrize("given", [{"actor": ""}, {"reason": "  "}])
+def test_an_approval_says_who_and_why(given: dict[str, str]) -> None:
+    desk = trading()
+    desk.approve("desk-00000", **given)
+    desk.reconcile()
+    assert desk.said[0] == "Refused"
+    assert "cappuccino.dev/approved-by and cappuccino.dev/approve-reason" in desk.said[1]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"venue": {"kind": "simulated"}, "mode": "paper", "risk": {"maxWeight": 0.2}},
+        {"venue": {"kind": "alpaca", "accountSecretRef": {"name": "real"}}, "mode": "paper"},
+    ],
+)
+def test_an_approval_is_revoked_when_what_was_approved_changes(template: dict[str, Any]) -> None:
+    desk = trading()
+    desk.approve("desk-00000")
+    desk.reconcile()
+    desk.spec["traderTemplate"] = template
+    desk.reconcile()
+    for _ in range(2):
+        assert desk.said[0] == "Revoked"
+        assert "no longer what ada approved" in desk.said[1]
+        desk.reconcile()
+    assert desk.status is not None
+    assert "promoted" not in desk.status
+    assert desk.recorded == [("1", "approved", "ada"), ("1", "revoked", "operator")]
+    assert [e.reason for e in desk.events].count("Revoked") == 1
+    assert [a["action"] for a in desk.audit] == ["promotion approved", "promotion revoked"]
+    del desk.spec["traderTemplate"]  # changed back: the approval does not come back with it
+    desk.reconcile()
+    assert desk.said[0] == "Revoked"
+    assert desk.look().actions == ()
+
+
+@pytest.mark.parametrize("change", [{"risk": {"maxWeight": 0.2}}, {"bundleDigest": BROKEN}])
+def test_a_change_of_the_trader_itself_revokes_and_cannot_be_approved(change: dict[str, Any]) -> None:
+    desk = trading()
+    desk.approve("desk-00000")
+    desk.reconcile()
+    desk.traders["desk-00000"] = desk.traders["desk-00000"] | change
+    desk.reconcile()
+    assert desk.said[0] == "Revoked"
+    desk.approve("desk-00000")
+    desk.reconcile()
+    assert desk.said[0] == "Refused"
+    assert "soaked with another bundle, risk limits or venue" in desk.said[1]
+
+
+def test_more_capital_is_not_another_approval() -> None:
+    desk = trading()
+    desk.approve("desk-00000")
+    desk.reconcile()
+    desk.spec["traderTemplate"] = {"venue": {"kind": "simulated"}, "mode": "paper", "capitalUsd": 20_000}
+    desk.reconcile()
+    assert desk.said[0] == "Approved"
+
+
+def test_one_candidate_is_promoted_at_a_time() -> None:
+    desk = trading()
+    desk.approve("desk-00000")
+    desk.reconcile()
+    desk.approve("desk-00001", actor="bob")
+    desk.reconcile()
+    assert desk.recorded == [("1", "approved", "ada"), ("1", "revoked", "operator"), ("2", "approved", "bob")]
+    assert desk.verdicts()[0] == "Promotable"
+    assert desk.verdicts()[1] == "Promoted"
+    desk.approve("desk-00002")  # refused, and changes nothing for who is promoted
+    desk.reconcile()
+    assert desk.said[0] == "Approved"
+    assert desk.events[-1].reason == "Refused"
+    assert desk.verdicts()[1] == "Promoted"
+
+
+def test_an_approval_that_was_cut_off_is_lost_rather_than_applied_to_what_changed_meanwhile() -> None:
+    desk = trading()
+    desk.approve("desk-00000")
+    desk.reconcile(cut_after=1)
+    assert desk.promotions == []
+    desk.reconcile()
+    assert desk.promotions == []
+    desk.approve("desk-00000")
+    desk.reconcile()
+    assert desk.said[0] == "Approved"
+
+
+def test_a_revocation_that_was_cut_off_is_made_up_for() -> None:
+    desk = trading()
+    desk.approve("desk-00000")
+    desk.reconcile()
+    desk.spec["traderTemplate"] = {"venue": {"kind": "simulated"}, "mode": "paper", "risk": {"maxWeight": 0.2}}
+    desk.reconcile(cut_after=1)
+    desk.reconcile()
+    assert desk.recorded[-1] == ("1", "revoked", "operator")
+
+
+def test_an_approval_stands_when_its_annotation_is_taken_away() -> None:
+    desk = trading()
+    desk.approve("desk-00000")
+    desk.reconcile()
+    for name in APPROVE.keys:
+        desk.annotations.pop(name)
+    desk.reconcile()
+    assert desk.said[0] == "Approved"
+    assert APPROVE.acted not in desk.annotations
+    assert desk.look().actions == ()
+
+
+def test_an_approval_before_there_are_verdicts_is_refused() -> None:
+    desk = Desk(evidence=[])
+    desk.approve("desk-00000")
+    desk.reconcile()
+    assert desk.said[0] == "Refused"
+    assert "there are none yet" in desk.said[1]
+
+
+def test_a_status_stays_bounded_and_keeps_who_is_promoted() -> None:
+    rows = []
+    for number in range(120):
+        digest = f"{number:08x}" + "0" * 56
+        detail = {"verdict": "Passed", "role": "candidate", "rank": number, "number": number, "kind": "trend"}
+        rows += [evidence(digest, "verdict", detail=detail), evidence(digest, "backtest", message="x" * 10_000)]
+        rows += [evidence(digest, gate, detail=BAR) for gate in ("soak", "grade")]
+    desk = Desk(evidence=rows)
+    desk.approve("desk-00099")
+    desk.reconcile()
+    assert desk.status is not None
+    listed = desk.status["candidates"]
+    assert [c["number"] for c in listed] == [*range(CANDIDATES_MAX - 1), 99]
+    assert listed[-1]["verdict"] == "Promoted"
+    assert max(len(gate.get("message", "")) for c in listed for gate in c["gates"]) == MESSAGE_MAX
+
+
+def test_a_digest_that_could_be_two_candidates_names_neither() -> None:
+    alike = [CandidateStatus(bundle_digest=f"{'a' * 8}{n}" + "0" * 55, number=n) for n in range(2)]
+    assert find(alike, "a" * 8) is None
+    assert find(alike, "a" * 8 + "1") is alike[1]

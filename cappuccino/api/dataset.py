@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cappuccino.api.meta import SYMBOL_PATTERN, TIMESTAMP_PATTERN, KindInfo, Model, Resource, Status, validations
 
 TimeframeName = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d"]
 Symbol = Annotated[str, Field(pattern=SYMBOL_PATTERN, max_length=26)]
-Timestamp = Annotated[str, Field(pattern=TIMESTAMP_PATTERN, max_length=20)]
+
+
+def _day(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"there is no such moment, {error}: correct it") from error
+    return text
+
+
+Timestamp = Annotated[
+    str, Field(pattern=TIMESTAMP_PATTERN, max_length=20, json_schema_extra={"format": "date-time"}), AfterValidator(_day)
+]
 
 
 class FeatureEntry(Model):

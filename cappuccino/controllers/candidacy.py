@@ -17,11 +17,13 @@ VERDICT, BASELINE, SOAK, GRADE = "verdict", "baseline", "soak", "grade"
 def standings(deployment: Deployment, evidence: Sequence[Evidence]) -> tuple[CandidateStatus, ...]:
     """Every candidate that has a verdict, in the order of the ranking."""
     rows: dict[str, list[Evidence]] = {}
+    verdicts: dict[str, Evidence] = {}  # the first stands
     for row in evidence:
         rows.setdefault(row.bundle_digest, []).append(row)
-    verdicts = [row for mine in rows.values() for row in [r for r in mine if r.gate == VERDICT][:1]]
-    verdicts.sort(key=lambda row: (row.detail["rank"], row.bundle_digest))
-    return tuple(_candidate(deployment, verdict, rows[verdict.bundle_digest]) for verdict in verdicts)
+        if row.gate == VERDICT:
+            verdicts.setdefault(row.bundle_digest, row)
+    ranked = sorted(verdicts.values(), key=lambda row: (row.detail["rank"], row.bundle_digest))
+    return tuple(_candidate(deployment, verdict, rows[verdict.bundle_digest]) for verdict in ranked)
 
 
 def _candidate(deployment: Deployment, verdict: Evidence, rows: Sequence[Evidence]) -> CandidateStatus:

@@ -52,12 +52,12 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
             return _status(dataset, snapshot, (_ready(snapshot),), now, requeue=_seconds_to_due(dataset, snapshot, now))
         ready = _ready(snapshot) if current and snapshot else false("Ready", "Refreshing", "the first refresh is under way")
         return _status(
-            dataset, snapshot, (ready, true("Reconciling", "Refreshing")), now, actions=(start,), generation=not current
+            dataset, snapshot, _refreshing(ready, current=current), now, actions=(start,), generation=not current
         )
 
     if run.state in ("Pending", "Running"):
         ready = _ready(snapshot) if current and snapshot else false("Ready", "Refreshing", "the first refresh is under way")
-        return _status(dataset, snapshot, (ready, true("Reconciling", "Refreshing")), now, generation=not current)
+        return _status(dataset, snapshot, _refreshing(ready, current=current), now, generation=not current)
 
     if run.state == "Succeeded" and snapshot is not None:
         done = StopWorkload(name=name)
@@ -78,6 +78,11 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         conditions = (_ready(snapshot) if current and snapshot else false("Ready", "RefreshFailed", message),)
         return _status(dataset, snapshot, conditions, now, requeue=RETRY_SECONDS, generation=not current)
     return Decision(actions=(StopWorkload(name=name),), requeue_after=0.1)
+
+
+def _refreshing(ready: Condition, *, current: bool) -> tuple[Condition, ...]:
+    """A refresh of what was acted on already is no reconciling: `kubectl wait` and Helm would wait for it each time."""
+    return (ready,) if current else (ready, true("Reconciling", "Refreshing"))
 
 
 def refresh_workload(dataset: Dataset, key: Key) -> Workload:

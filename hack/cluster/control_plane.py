@@ -97,9 +97,10 @@ class ControlPlane:
         self._kill("apiserver")
 
     def start_etcd(self) -> None:
-        """Start it on the data it had; the API server finds it again by itself."""
+        """Start it on the data it had. The API server finds it again by itself."""
         self._start("etcd")
-        self._await("/readyz")
+        if "apiserver" in self._processes:
+            self._await("/readyz")
 
     def kill_etcd(self) -> None:
         self._kill("etcd")

@@ -10,12 +10,23 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import yaml
 
+from cappuccino.adapters.kubernetes.client import Client
+from cappuccino.adapters.kubernetes.events import KubernetesEvents
+from cappuccino.adapters.kubernetes.index import ClusterIndex
+from cappuccino.adapters.kubernetes.lease import LeaseLock
+from cappuccino.adapters.kubernetes.objects import KubernetesObjects
+from cappuccino.adapters.kubernetes.settings import PodSettings
+from cappuccino.adapters.kubernetes.workloads import KubernetesWorkloads
+from cappuccino.controllers.decision import Event, Key, Workload
 from cappuccino.controllers.requests import APPROVE, HALT, RESUME, key
+from cappuccino.core.clock import SystemClock
 from tests.unit.controllers import builders as build
 
 from .conftest import ControlPlane, Kubectl, administrator
@@ -284,21 +295,63 @@ def test_one_is_not_born_approved_resumed_or_acted_upon(release: Release) -> Non
 def test_the_status_is_the_operators_and_no_way_around(release: Release) -> None:
     status = {"status": {"equityUsd": 5}, **asked(resume="x", resumed_by="hal")}
     command = ("patch", "trader", "calm", "--subresource=status", "--type=merge", "-o", "json", "-p", json.dumps(status))
-    written = json.loads(release.kubectl.ok(*command, f"--as={release.operator}"))
+    written = json.loads(release.kubectl.ok(*command))
     assert written["status"]["equityUsd"] == 5
-    assert key("resume") not in written["metadata"]["annotations"]
-    assert "cannot patch resource" in release.kubectl(*command, "--as=ed").stderr
+    assert key("resume") not in written["metadata"]["annotations"]  # what is not status is not taken from here
+    assert "cannot" in release.kubectl(*command, "--as=ed").stderr
 
 
 def test_a_policy_ends_at_the_release(release: Release, kubectl: Kubectl) -> None:
     """In a namespace that it does not watch the same request is nobody's concern."""
     kubectl.ok("create", "-f", "-", stdin=json.dumps(annotated(build.trader(), "calm", {})))
-    elsewhere = Release(kubectl=kubectl)
-    assert elsewhere.patched("system:admin", "trader/calm", asked(resume="x")).returncode != 0  # nobody is of the masters here
     done = kubectl("patch", "trader", "calm", "--type=merge", "--dry-run=server", "-p", json.dumps(asked(resume="x")))
     assert done.returncode == 0, done.stderr
     here = release.kubectl("patch", "trader", "calm", "--type=merge", "--dry-run=server", "-p", json.dumps(asked(resume="x")))
     assert "resumed-by is '' and you are 'admin'" in here.stderr
+
+
+async def test_the_operators_account_suffices_for_all_that_its_adapters_do(
+    release: Release, api_server: ControlPlane, tmp_path: Path
+) -> None:
+    namespace = release.kubectl.namespace
+    config = yaml.safe_load(api_server.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": release.kubectl.ok("create", "token", "cap-cappuccino-operator").strip()}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    (tmp_path / "pods.yaml").write_text(
+        release.kubectl.ok("get", "cm", "cap-cappuccino-operator", "-o", r"jsonpath={.data.pods\.yaml}")
+    )
+    async with await Client.connect(kubeconfig=str(tmp_path / "kubeconfig")) as client:
+        index = ClusterIndex(client, namespaces=(namespace,))
+        await index.fill()
+        objects = KubernetesObjects(client, index)
+        trader = Key("Trader", namespace, "made")
+        made = await objects.create(document_of(build.trader(), trader))
+        uid = made["metadata"]["uid"]
+        await objects.apply(document_of(build.trader(), trader) | {"spec": made["spec"] | {"maxRestarts": 3}})
+        await objects.patch_status(trader, {"equityUsd": 1}, uid=uid)
+        await objects.patch_metadata(
+            trader, uid=uid, finalizers=["cappuccino.dev/flatten"], annotations={key("halt-acted"): "x"}
+        )
+        await objects.patch_metadata(trader, uid=uid, finalizers=[])
+        workloads = KubernetesWorkloads(client, index, PodSettings.read(tmp_path / "pods.yaml"), clock=SystemClock())
+        for kind in ("finite", "continuous"):
+            workload = Workload(name=trader.workload(kind), kind=kind, arguments=("trade",), keys=(trader,))  # type: ignore[arg-type]
+            await workloads.start(workload)
+            assert await workloads.observe(workload.name) is not None
+            await workloads.stop(workload.name)
+        events, event = KubernetesEvents(client), Event(reason="Trading", message="it may trade")
+        for _ in range(2):
+            await events.emit(trader, uid, event, at=build.NOW)
+        lease = LeaseLock(client, namespace=namespace, name="cappuccino-operator", identity="one")
+        await lease.acquire()
+        await lease.release()
+        await objects.delete(trader)
+        assert await objects.get(trader) is None
+
+
+def document_of(resource: Any, where: Key) -> dict[str, Any]:
+    document: dict[str, Any] = resource.to_json()
+    return document | {"metadata": {"name": where.name, "namespace": where.namespace}}
 
 
 def test_the_policies_know_all_the_annotations_of_requests(release: Release) -> None:

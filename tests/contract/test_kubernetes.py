@@ -26,6 +26,7 @@ from hack.cluster.control_plane import ControlPlane
 
 pytestmark = pytest.mark.xdist_group("cluster")
 NAMESPACE = ApiResource("", "v1", "namespaces", "Namespace")
+TOKEN = ApiResource("", "v1", "serviceaccounts", "TokenRequest")
 CRDS = Path(__file__).parents[2] / "crds"
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -116,7 +117,9 @@ async def test_a_restarted_container_takes_its_own_lease_up_at_once(client: Clie
             await LeaseLock(client, namespace=namespace, name="operator", identity="pod-1").acquire()
 
 
-async def test_a_holder_whose_api_server_is_silent_stops_before_another_can_begin(client: Client, namespace: str) -> None:
+async def test_a_holder_whose_api_server_is_silent_stops_before_another_can_begin(
+    client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server accepts connections and never answers: worse than refusing them."""
     held = LeaseLock(client, namespace=namespace, name="operator", identity="one")
     await held.acquire()
@@ -124,9 +127,8 @@ async def test_a_holder_whose_api_server_is_silent_stops_before_another_can_begi
     keeping = asyncio.create_task(held.keep())
     await asyncio.sleep(0.1)
     silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(600), "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    client.api.configuration.host = f"http://127.0.0.1:{port}"
-    with pytest.raises(Conflict, match="could not be renewed"):
+    monkeypatch.setattr(client, "_host", f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+    with pytest.raises(Conflict, match="is lost"):
         await keeping
     assert time.monotonic() - began < lease.LEASE_SECONDS
     silent.close()
@@ -169,13 +171,16 @@ async def test_filling_again_finds_what_was_deleted_while_no_watch_looked(client
     assert index.counts() == {("Study", "New"): 1}
 
 
-async def test_a_list_longer_than_a_page_is_whole(client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_list_longer_than_a_page_is_whole(
+    api_server: ControlPlane, client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cappuccino.adapters.kubernetes.client.PAGE", 3)
     for number in range(8):
         await client.create(OURS["Study"], study(namespace, f"s{number}"))
     calls = []
     async with await Client.connect(
-        kubeconfig=str(client.kubeconfig), on_call=lambda verb, resource, code, seconds: calls.append((verb, resource, code))
+        kubeconfig=str(api_server.kubeconfig),
+        on_call=lambda verb, resource, code, seconds: calls.append((verb, resource, code)),
     ) as counted:
         index = ClusterIndex(counted, namespaces=(namespace,))
         await index.fill()
@@ -190,11 +195,16 @@ async def test_a_kind_that_is_not_there_yet_is_waited_for(client: Client, monkey
         await ClusterIndex(client).fill()
 
 
-async def test_what_may_not_be_done_names_the_permission(client: Client, namespace: str) -> None:
-    client.api.configuration.api_key = {}
-    client.api.default_headers["Impersonate-User"] = "nobody"
-    with pytest.raises(InvalidInput, match=r"cannot list resource|Unauthorized"):
-        await client.all(OURS["Study"], namespace=namespace)
+async def test_what_may_not_be_done_names_the_permission(api_server: ControlPlane, namespace: str) -> None:
+    async with await Client.connect(kubeconfig=str(api_server.kubeconfig)) as client:
+        token = await client._call("create", TOKEN, "POST", TOKEN.path(namespace, "default", "token"), None, {"spec": {}})
+        client.api.configuration.api_key = {"BearerToken": f"Bearer {token['status']['token']}"}
+        client.api.configuration.api_key_prefix = {}
+        with pytest.raises(InvalidInput, match="cannot list resource .studies. in API group .cappuccino.dev.*: grant it"):
+            await client.all(OURS["Study"], namespace=namespace)
+        client.api.configuration.api_key = {"BearerToken": "Bearer nonsense"}
+        with pytest.raises(InvalidInput, match="Unauthorized"):
+            await client.all(OURS["Study"], namespace=namespace)
 
 
 async def test_watches_go_on_after_the_api_server_was_away_and_calls_say_retry(tmp_path: Path) -> None:

@@ -1,28 +1,26 @@
-"""One operator at a time: the client's leader election over a Lease, made to survive an API server that does not answer.
+"""One operator at a time, by a Lease: whoever finds it free, or not renewed for as long as it lasts, takes it.
 
-A holder that cannot renew gives up when it has tried for 6 s, and knows that 14 s after its last success at the latest: two
-seconds of rest before, two requests of 2 s and another rest after it. The lease lasts 15 s, so it has stopped before another
-can begin. The identity is the pod's name: a container that was restarted takes its own lease up again at once.
+A holder that could not renew for `GIVE_UP_SECONDS` has lost it, be the API server silent, gone or unwilling; that is less than
+the lease lasts, so it stops before another begins. Clocks are not compared: a candidate measures by its own for how long the
+Lease has not changed. The identity is the pod's name: a container that was restarted takes its own lease up again at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import time
+from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp
-from kubernetes.aio.client.exceptions import ApiException
-from kubernetes.aio.leaderelection.electionconfig import Config
-from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock as ClientsLock
-
+from cappuccino.adapters.kubernetes.answers import Exists
 from cappuccino.adapters.kubernetes.client import LEASE, Client
-from cappuccino.core.errors import CappuccinoError, Conflict
+from cappuccino.controllers.decision import Document
+from cappuccino.core.errors import CappuccinoError, Conflict, NotFound, RetryLater
 from cappuccino.telemetry.logs import get_logger
 
-LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, REQUEST_SECONDS = 15, 6, 2, 2
-_AWAY = (aiohttp.ClientError, TimeoutError, OSError)
+LEASE_SECONDS = 15
+GIVE_UP_SECONDS = 10.0
+RETRY_SECONDS = 2.0
 _log = get_logger(__name__)
 
 
@@ -32,60 +30,76 @@ class LeaseLock:
     def __init__(self, client: Client, *, namespace: str, name: str, identity: str) -> None:
         self._client = client
         self._namespace, self._name, self._identity = namespace, name, identity
-        self._election = LeaderElection(
-            Config(
-                _PatientLock(name, namespace, identity, client.api),
-                lease_duration=LEASE_SECONDS,
-                renew_deadline=RENEW_SECONDS,
-                retry_period=RETRY_SECONDS,
-                onstarted_leading=_nothing,
-                onstopped_leading=_nothing,
-            )
-        )
+        self._renewed = 0.0  # monotonic, as all times here; when the last successful renewal was asked for
+        self._seen: tuple[Any, ...] = ()  # the Lease in other hands, and since when it has been as it is
+        self._seen_at = 0.0
 
     async def acquire(self) -> None:
         """Waits until it is held."""
-        await self._election.acquire()
+        while not await self._attempt():
+            await asyncio.sleep(RETRY_SECONDS)
         _log.info("lease_held", name=self._name, identity=self._identity)
 
     async def keep(self) -> None:
         """Ends only by raising Conflict, before another can hold it."""
-        await self._election.renew_loop()
-        raise Conflict(f"lease {self._namespace}/{self._name} of {self._identity} could not be renewed: another may take it")
+        try:
+            while True:
+                async with asyncio.timeout(max(0.0, self._renewed + GIVE_UP_SECONDS - time.monotonic())):
+                    await asyncio.sleep(RETRY_SECONDS)
+                    await self._attempt()
+        except TimeoutError as error:
+            where = f"lease {self._namespace}/{self._name}"
+            raise Conflict(f"{where} was not renewed by {self._identity} for {GIVE_UP_SECONDS:g} s: it is lost") from error
 
     async def release(self) -> None:
-        """So that the next one need not wait for its end; what goes wrong is left to its end."""
-        with suppress(CappuccinoError):
+        """So that the next one need not wait; what goes wrong is left to the lease's end."""
+        try:
             found = await self._client.get(LEASE, self._namespace, self._name)
             if found is not None and found["spec"].get("holderIdentity") == self._identity:
-                version = found["metadata"]["resourceVersion"]
-                body = {"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": None}}
-                await self._client.patch(LEASE, self._namespace, self._name, body)
+                await self._write(found, {"holderIdentity": None})
+        except CappuccinoError as error:
+            _log.info("lease_not_released", name=self._name, reason=str(error))
 
-
-class _PatientLock(ClientsLock):
-    """The client's lock, for which no answer in time is as good as a refusal."""
-
-    async def get(self, name: str, namespace: str) -> Any:
+    async def _attempt(self) -> bool:
+        """Whether it is held now."""
+        asked = time.monotonic()
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                return await super().get(name, namespace)
-        except _AWAY as error:
-            return False, ApiException(status=0, reason=f"{type(error).__name__} {error}")
-
-    async def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        return await self._in_time(super().create(name, namespace, election_record))
-
-    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
-        return await self._in_time(super().update(name, namespace, updated_record))
-
-    async def _in_time(self, request: Any) -> bool:
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                return bool(await request)
-        except _AWAY as error:
-            _log.warning("lease_not_renewed", name=self.name, reason=f"{type(error).__name__} {error}")
+            found = await self._client.get(LEASE, self._namespace, self._name)
+            if found is None:
+                await self._client.create(LEASE, self._document())
+            elif self._is_anothers(found["spec"]):
+                return False
+            else:
+                await self._write(found, self._terms(found["spec"]))
+        except (Exists, Conflict, NotFound):
+            return False  # another was faster
+        except RetryLater as error:
+            _log.warning("lease_not_reached", name=self._name, reason=str(error))
             return False
+        self._renewed = asked
+        return True
 
+    def _is_anothers(self, spec: Document) -> bool:
+        holder = spec.get("holderIdentity")
+        if not holder or holder == self._identity:
+            return False
+        now, seen = time.monotonic(), (holder, spec.get("renewTime"))
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, now
+        return now - self._seen_at < spec.get("leaseDurationSeconds", LEASE_SECONDS)
 
-async def _nothing() -> None: ...
+    def _terms(self, before: Document) -> Document:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        terms = {"holderIdentity": self._identity, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
+        if before.get("holderIdentity") == self._identity:
+            return terms
+        return {**terms, "acquireTime": now, "leaseTransitions": before.get("leaseTransitions", 0) + 1}
+
+    def _document(self) -> Document:
+        metadata = {"name": self._name, "namespace": self._namespace}
+        return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": self._terms({})}
+
+    async def _write(self, found: Document, spec: Document) -> None:
+        version = found["metadata"]["resourceVersion"]
+        body = {"metadata": {"resourceVersion": version}, "spec": spec}
+        await self._client.patch(LEASE, self._namespace, self._name, body)

@@ -57,7 +57,7 @@ def test_there_are_enough_invalid_manifests_of_every_kind_and_each_says_who_sees
     assert len(INVALID) >= 60
     texts = [path.read_text() for path in INVALID]
     assert set(KINDS) <= {re.search(r"^kind: (\w+)$", text, re.M)[1] for text in texts}
-    assert all(re.search(r"^# seen by: (schema|cel)$", text, re.M) for text in texts)
+    assert all(re.search(r"^# seen by: (schema|format|cel)$", text, re.M) for text in texts)
     assert all(re.search(r"^# server says: .+$", text, re.M) for text in texts)
 
 

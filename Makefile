@@ -30,8 +30,9 @@ demo: $(INSTALLED) ## run the whole chain on a generated market, or on your bars
 run: $(INSTALLED) ## run the local cluster in this terminal
 	$(BIN)/cappuccino run
 
-test: $(INSTALLED) ## all tests, with a summary
+test: $(INSTALLED) ## all tests, with a summary; the first run builds an API server from Go modules, which takes minutes
 	@mkdir -p build
+	$(BIN)/python -m hack.cluster build kube helm
 	$(BIN)/pytest -n $(WORKERS) --junitxml=build/tests.xml
 
 test-fast: $(INSTALLED) ## unit tests that take less than ten seconds each

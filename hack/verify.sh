@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
     echo "uv.lock does not match pyproject.toml: run 'make lock' and commit the result" >&2
     exit 1
 }
-echo "crds/, docs/reference/ and uv.lock are current"
+echo "crds/, docs/reference/, the chart's CRDs and uv.lock are current"

@@ -1,4 +1,4 @@
-"""The steps of an image build. Each runs inside it, as root, as one layer: `python3 install.py STEP`.
+"""The steps of an image build. Each runs inside it, as root, as one layer: `python3 -B install.py STEP`.
 
     wheel                    the project as /dist/*.whl, from the sources beside this file
     dependencies             a virtual environment with what uv.lock says, without the project; user 65532
@@ -81,9 +81,8 @@ def tool(name: str) -> str:
 def run(command: list[str]) -> None:
     settings = dict(os.environ)
     if HOST.exists():
-        settings.update(line.split("=", 1) for line in HOST.read_text().splitlines())
+        settings |= {name: value for name, _, value in (line.partition("=") for line in HOST.read_text().splitlines())}
     settings |= {
-        "PYTHONDONTWRITEBYTECODE": "1",
         "UV_CACHE_DIR": f"{CACHE}/uv",
         "UV_LINK_MODE": "copy",
         "UV_NO_PROGRESS": "1",
@@ -91,7 +90,7 @@ def run(command: list[str]) -> None:
         "UV_PYTHON": sys.executable,
         "UV_PYTHON_DOWNLOADS": "never",
     }
-    subprocess.run(command, check=True, cwd=HERE, env=settings)
+    subprocess.run(command, check=True, cwd=HERE, env=settings)  # noqa: S603
 
 
 def finish() -> None:
@@ -111,8 +110,9 @@ def compile_below(folder: Path) -> None:
 
 
 def main() -> None:
-    if sys.flags.dont_write_bytecode == 0 or os.environ.get("PYTHONHASHSEED") != "0":  # both change bytes of the image
-        os.execve(sys.executable, [sys.executable, "-B", *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
+    fixed = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}  # both change bytes of the image; -B is for this process
+    if any(os.environ.get(name) != value for name, value in fixed.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **fixed})  # noqa: S606
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
     for step in ("wheel", "dependencies", "code"):

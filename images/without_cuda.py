@@ -1,10 +1,10 @@
-"""torch on a machine without a GPU: the build of PyPI without the 4 GB of CUDA libraries that it is linked to and never calls there.
+"""torch on a machine without a GPU: PyPI's build of it, without the 4 GB of CUDA that it is linked to and never calls there.
 
-The package index has one torch for Linux, the CUDA build. Its libraries name those of CUDA as needed, so the loader wants a file for
-each; but they call them through lazily bound functions only. So the packages stay out (`left_out`), each missing library is
-replaced by an empty one of the same name, and extension modules are loaded with lazy binding (`make_do`). Two packages stay
-because they are really used while torch loads: the CUDA runtime, which says that there is no device, and NVSHMEM, whose
-variables are bound at once. Devices are hidden, so torch never tries; if it did, the process would end with "undefined symbol".
+The package index has one torch for Linux, the CUDA build. Its libraries name CUDA's as needed, so the loader wants a file for
+each; but they call them through lazily bound functions only. So those packages stay out (`left_out`), each missing library is
+replaced by an empty one of the same name, and extension modules are loaded with lazy binding (`make_do`). Two packages stay,
+because they are used while torch loads: the CUDA runtime, which says that there is no device, and NVSHMEM, whose variables are
+bound at once. Devices are hidden, so torch never tries; if it did, the process would end with "undefined symbol".
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_do(environment: Path) -> None:
     libraries = site / "torch/lib"
     (machine,) = struct.unpack_from("<H", (libraries / "libtorch.so").read_bytes(), 18)
     while True:
-        tried = subprocess.run(
+        tried = subprocess.run(  # noqa: S603
             [environment / "bin/python", "-B", "-c", "import torch; torch.ones(2, 2, requires_grad=True).sum().backward()"],
             capture_output=True,
             text=True,
@@ -59,7 +59,7 @@ def make_do(environment: Path) -> None:
 
 
 def empty_library(name: str, machine: int) -> bytes:
-    """An ELF shared object (64 bit, little endian) of this name that defines nothing. Layout: System V ABI, chapters 4 and 5."""
+    """An ELF shared object (64 bit, little endian) of this name that defines nothing: System V ABI, chapters 4 and 5."""
     strings = b"\0" + name.encode() + b"\0"
     symbols_at = 64 + 2 * 56  # after the header and two program headers
     hash_at = symbols_at + 24  # one symbol, the undefined one

@@ -1,4 +1,4 @@
-"""One real PostgreSQL per test process, and a fresh, migrated database per test, copied from a template; and one real API server.
+"""One real PostgreSQL per test process, and a fresh, migrated database per test, copied from a template. One real API server.
 
 What uses the API server is marked `xdist_group("cluster")`, so that one pytest-xdist worker starts it.
 """
@@ -53,9 +53,9 @@ def database_url(server: EmbeddedServer) -> Iterator[str]:
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """etcd, kube-apiserver, and the controllers, with `crds/` applied and served; they end with the session."""
     with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
-        kubectl = [build.kubectl(), f"--kubeconfig={plane.kubeconfig}", f"--cache-dir={plane.kubeconfig.parent / 'kubectl-cache'}"]
-        subprocess.run([*kubectl, "apply", "--server-side", "-f", CRDS], check=True, stdout=subprocess.DEVNULL)
-        established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]
-        subprocess.run([*kubectl, *established], check=True, stdout=subprocess.DEVNULL)
-        plane._start("controller-manager"); plane._start("scheduler")  # TODO start_controllers; after the kinds: garbage collection looks for new ones every half minute only
+        cache = plane.kubeconfig.parent / "kubectl-cache"
+        kubectl = [build.kubectl(), f"--kubeconfig={plane.kubeconfig}", f"--cache-dir={cache}"]
+        for line in (["apply", "--server-side", "-f", CRDS], ["wait", "--for=condition=Established", "crd", "--all"]):
+            subprocess.run([*kubectl, *line], check=True, stdout=subprocess.DEVNULL)
+        plane.start_controllers()  # after the kinds, which garbage collection then knows at once
         yield plane

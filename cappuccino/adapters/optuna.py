@@ -29,7 +29,7 @@ _STATES = {
     "Pruned": TrialState.PRUNED,
 }
 _SEED_MODULUS = 2**32  # of NumPy's generator
-_NEWEST = 1000  # trials that are always seen
+_NEWEST = 500  # trials that are always seen
 _BEST = 25  # and as many of the older ones as the estimator ever calls good (default_gamma of its source)
 
 

@@ -113,6 +113,7 @@ class TraderStatus(Status):
     last_bar_at: str | None = Field(default=None, description="Open time of the last bar acted on, in market time.")
     orders: int | None = Field(default=None, description="Orders sent.")
     fills: int | None = Field(default=None, description="Executions received.")
+    measured_at: str | None = Field(default=None, description="When these figures were taken; at most once a minute.")
     restarts: int | None = Field(default=None, description="Restarts of its process.")
     halted_reason: str | None = Field(default=None, description="Why it is halted; only `cappuccino resume` lifts it.")
 

@@ -5,6 +5,7 @@ annotations halt and resume ──▶ latch.py: the account row, which alone say
 account halted ──▶ Halted; the workload keeps running and holds to the latch
 refused for good, or failed too often in a row ──▶ Stalled, not started again until its spec changes
 the simulated venue's tape ended (exit 0) ──▶ Finished
+figures of the status ──▶ once a minute, and when a condition changes: each write is seen by everybody who watches
 deleted ──▶ workload stopped ──▶ positions sold, or left as they are, by onDelete ──▶ finalizer removed
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from cappuccino.api.meta import Condition
 from cappuccino.api.trader import Trader, TraderSpec, TraderStatus
@@ -31,10 +33,12 @@ from cappuccino.controllers.decision import (
 )
 from cappuccino.controllers.latch import Latch, latch
 from cappuccino.controllers.rows import AccountActivity, AccountRow
-from cappuccino.core.clock import iso
+from cappuccino.core.clock import iso, parse_iso
 from cappuccino.core.identifiers import TRACEPARENT
 
 FINALIZER = "cappuccino.dev/flatten"
+FIGURES_EVERY = timedelta(seconds=60)
+FIGURES = {"equity_usd", "drawdown", "last_bar_at", "orders", "fills", "measured_at"}  # of a status
 TRACEPARENT_ANNOTATION = "cappuccino.dev/traceparent"  # of the Study that its bundle comes from
 
 
@@ -71,6 +75,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         message = f"{held.halted}; it has no account yet, and is not started before it is resumed"
         return _status(observed, trader, (false("Ready", "Halted", message),), now, actions, held)
 
+    minute = FIGURES_EVERY.total_seconds()
     looping = _said(trader, "Stalled")
     if run is None and looping and looping.reason == "CrashLoop" and looping.observed_generation == trader.metadata.generation:
         return _status(observed, trader, stalled(looping.reason, looping.message), now, actions, held)
@@ -88,11 +93,11 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     if run.state != "Running":
         return _status(observed, trader, (false("Ready", "BackOff", _message(run)),), now, actions, held, requeue=2.0)
     if held.halted:
-        return _status(observed, trader, (false("Ready", "Halted", held.halted),), now, actions, held)
+        return _status(observed, trader, (false("Ready", "Halted", held.halted),), now, actions, held, requeue=minute)
     if observed.account is None or not observed.account.held:
         ready = false("Ready", "Reconciling", "it reconciles its account with the venue before it trades")
         return _status(observed, trader, (ready,), now, actions, held, requeue=0.5)
-    return _status(observed, trader, (true("Ready", "Trading", "it may trade"),), now, actions, held)
+    return _status(observed, trader, (true("Ready", "Trading", "it may trade"),), now, actions, held, requeue=minute)
 
 
 def workload(trader: Trader, key: Key) -> Workload:
@@ -168,22 +173,17 @@ def _status(
     before = trader.status.conditions if trader.status else ()
     told = true("Halted", "Latched", held.halted) if held.halted else false("Halted", "NotHalted")
     settled = settle(before, (*conditions, told), generation=trader.metadata.generation, now=now)
-    activity, run = observed.activity, observed.workload
-    peak = activity.peak_equity_usd if activity else None
-    equity = activity.equity_usd if activity else None
+    was = {c.type: (c.status, c.reason) for c in before}
+    changed = was != {c.type: (c.status, c.reason) for c in settled}
+    run = observed.workload
     status = TraderStatus(
         observed_generation=trader.metadata.generation,
         conditions=settled,
         account=trader.spec.account,
-        equity_usd=round(float(equity), 2) if equity is not None else None,
-        drawdown=round(1 - float(equity / peak), 6) if equity is not None and peak else None,
-        last_bar_at=iso(activity.last_bar_at) if activity and activity.last_bar_at else None,
-        orders=activity.orders if activity else None,
-        fills=activity.fills if activity else None,
         restarts=run.restarts if run else (trader.status.restarts if trader.status else None),
         halted_reason=held.halted,
+        **_figures(trader.status, observed.activity, now, changed=changed),
     )
-    was = {c.type: (c.status, c.reason) for c in before}
     events = tuple(
         Event(reason=c.reason, message=c.message, type="Warning" if c.type in ("Halted", "Stalled") else "Normal")
         for c in settled
@@ -194,3 +194,20 @@ def _status(
         )
     )
     return Decision(actions=tuple(actions), status=status.to_json(), events=(*held.events, *events), requeue_after=requeue)
+
+
+def _figures(before: TraderStatus | None, activity: AccountActivity | None, now: datetime, *, changed: bool) -> dict[str, Any]:
+    """What the account has come to, or what the status says of it already while that is fresh enough."""
+    if before and before.measured_at and not changed and now - parse_iso(before.measured_at) < FIGURES_EVERY:
+        return before.model_dump(include=FIGURES)
+    if activity is None:
+        return {}
+    equity, peak = activity.equity_usd, activity.peak_equity_usd
+    return {
+        "equity_usd": round(float(equity), 2) if equity is not None else None,
+        "drawdown": round(1 - float(equity / peak), 6) if equity is not None and peak else None,
+        "last_bar_at": iso(activity.last_bar_at) if activity.last_bar_at else None,
+        "orders": activity.orders,
+        "fills": activity.fills,
+        "measured_at": iso(now),
+    }

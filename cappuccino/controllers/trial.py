@@ -3,7 +3,7 @@
     row Waiting ──▶ Running, workload started
     result written ──▶ Complete | Failed        pruner says so ──▶ Pruned, workload stopped
     workload failed for good, no result ──▶ Failed        workload lost ──▶ started again, resumes its checkpoint
-    finished ──▶ workload forgotten
+    finished ──▶ workload forgotten when it has ended, which a trainer does by itself after its result
 
 The result row decides, never the workload's exit: a workload gone with its result present is done.
 
@@ -13,7 +13,7 @@ thousands of trials, and each write of each is seen by everybody who watches the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cappuccino.api.meta import Condition
@@ -37,6 +37,7 @@ from cappuccino.core.identifiers import TRACEPARENT, traceparent
 from cappuccino.search.trials import TrialRow, TrialState
 
 PENDING_SECONDS = 2.0  # for so long a workload may be on its way without a word about it
+LEAVING_SECONDS = 10.0  # and so long it may take to end after its result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,27 +61,22 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return _status(trial, None, run, (false("Complete", "NoRecord", message), true("Stalled", "NoRecord", message)), now)
 
     if row.finished:
-        forget: tuple[Action, ...] = (StopWorkload(name=observed.key.workload()),) if run else ()
-        return _status(trial, row, None, _final(row), now, actions=forget)
+        return _end(observed, trial, row, now)
     if row.result is not None:
-        state: TrialState = "Complete" if row.result.succeeded else "Failed"
-        return Decision(actions=(_move(row, state, row.result.reason, now),), requeue_after=0.0)
+        return _finish(observed, trial, row, "Complete" if row.result.succeeded else "Failed", row.result.reason, now)
     if observed.prune:
         step, value = max(row.reports.items())
-        return Decision(
-            actions=(_move(row, "Pruned", f"value {value:.4g} at step {step} is below the median of the others", now),),
-            requeue_after=0.0,
-        )
+        reason = f"value {value:.4g} at step {step} is below the median of the others"
+        return _finish(observed, trial, row, "Pruned", reason, now)
     running = () if row.state == "Running" else (_move(row, "Running", "", now),)
     if run is None:
         return Decision(actions=(*running, StartWorkload(workload=workload(trial, observed.study, observed.key))))
     if run.state == "Failed":
-        return Decision(actions=(_move(row, "Failed", _failure(run), now),), requeue_after=0.0)
+        return _finish(observed, trial, row, "Failed", _failure(run), now)
     if run.state == "Succeeded":  # the result is committed before exit 0, so this pass read the record too early
         if run.finished_at is None or (now - run.finished_at).total_seconds() < 5:
             return Decision(requeue_after=1.0)
-        reason = "the trainer ended without writing a result"
-        return Decision(actions=(_move(row, "Failed", reason, now),), requeue_after=0.0)
+        return _finish(observed, trial, row, "Failed", "the trainer ended without writing a result", now)
     if run.state == "Pending":
         rest = PENDING_SECONDS - (now - (row.started_at or now)).total_seconds()
         if rest > 0 and run.restarts == 0:
@@ -112,6 +108,32 @@ def _pod(pod: TrialPod) -> PodNeeds:
         shared_memory=pod.shared_memory,
         queue=pod.queue,
     )
+
+
+def _finish(observed: Observed, trial: Trial, row: TrialRow, state: TrialState, reason: str, now: datetime) -> Decision:
+    """The record, and the status of what the record then says."""
+    move = _move(row, state, reason, now)
+    changed = {name: move.arguments[name] for name in ("reason", "objective", "bundle_digest")}
+    end = _end(observed, trial, replace(row, state=state, finished_at=now, **changed), now)
+    return replace(end, actions=(move, *end.actions))
+
+
+def _end(observed: Observed, trial: Trial, row: TrialRow, now: datetime) -> Decision:
+    """Told first: a workload may take its time to end."""
+    told = _status(trial, row, None, _final(row), now)
+    if observed.workload is None:
+        return told
+    rest = _leaving(row, observed.workload, now)
+    if rest or trial.status is None or told.status != trial.status.to_json():
+        return replace(told, requeue_after=rest)
+    return Decision(actions=(StopWorkload(name=observed.key.workload()),))
+
+
+def _leaving(row: TrialRow, run: WorkloadStatus, now: datetime) -> float:
+    """Seconds for which a workload that has done its work may still take to end; 0 when it is to be stopped."""
+    if run.state in ("Succeeded", "Failed") or row.state == "Pruned" or row.finished_at is None:
+        return 0.0
+    return max(0.0, LEAVING_SECONDS - (now - row.finished_at).total_seconds())
 
 
 def _move(row: TrialRow, state: TrialState, reason: str, now: datetime) -> WriteRecord:

@@ -20,7 +20,6 @@ from pathlib import Path
 from cappuccino.adapters.local.cluster import LocalCluster
 from cappuccino.adapters.local.store import WorkloadRow
 from cappuccino.adapters.local.workloads import LocalWorkloads
-from cappuccino.adapters.optuna import OptunaSampler
 from cappuccino.adapters.postgres.embedded import EmbeddedServer
 from cappuccino.adapters.postgres.engine import migrate, open_async_pool
 from cappuccino.adapters.postgres.events import PostgresEvents
@@ -28,15 +27,14 @@ from cappuccino.adapters.postgres.lock import RunnerLock
 from cappuccino.adapters.postgres.objects import PostgresObjects
 from cappuccino.adapters.postgres.record import PostgresRecord
 from cappuccino.adapters.postgres.workloads import PostgresWorkloadStore
-from cappuccino.api.study import Pruner as PrunerSpec
-from cappuccino.api.study import Sampler as SamplerSpec
 from cappuccino.controllers.decision import Workload
 from cappuccino.core.clock import SystemClock
 from cappuccino.entrypoints import presence
 from cappuccino.entrypoints.settings import ARTIFACTS_URL, DATABASE_URL, EXCHANGE_TOKEN, EXCHANGE_URL, SECRETS, state_folder
-from cappuccino.reconcile.observers import Search, controllers
-from cappuccino.search.sampler import MedianPruner, NoPruner, Pruner, Sampler
+from cappuccino.entrypoints.wiring import search
+from cappuccino.reconcile.observers import controllers
 from cappuccino.telemetry.logs import configure, get_logger
+from cappuccino.telemetry.traces import exported
 
 EXCHANGE = "exchange"
 EXCHANGE_PORT = 8700
@@ -93,13 +91,12 @@ async def started(settings: RunnerSettings) -> AsyncIterator[Started]:
                 log_directory=state / "logs",
                 clock=clock,
             )
-            search = Search(sampler=_sampler, pruner=_pruner)
             cluster = LocalCluster(
                 objects=PostgresObjects(pool, clock=clock),
                 record=PostgresRecord(pool),
                 events=PostgresEvents(pool),
                 workloads=workloads,
-                controllers=lambda ports: controllers(ports, search),
+                controllers=lambda ports: controllers(ports, search()),
                 lock=RunnerLock(database_url),
                 clock=clock,
             )
@@ -143,7 +140,8 @@ def main(argv: Sequence[str]) -> int:
         exchange=tuple(exchange) if exchange is not None else None,
         exchange_port=options.exchange_port,
     )
-    asyncio.run(_until_signal(settings))
+    with exported("runner"):
+        asyncio.run(_until_signal(settings))
     return 0
 
 
@@ -172,7 +170,7 @@ def _exchange(settings: RunnerSettings) -> Workload:
 
 
 def _environment(database_url: str, artifacts_url: str, exchange_url: str, secrets: Path) -> Mapping[str, str]:
-    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    kept = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("OTEL_")}
     return kept | {
         DATABASE_URL: database_url,
         ARTIFACTS_URL: artifacts_url,
@@ -181,14 +179,6 @@ def _environment(database_url: str, artifacts_url: str, exchange_url: str, secre
         "OMP_NUM_THREADS": kept.get("OMP_NUM_THREADS", "1"),
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _sampler(spec: SamplerSpec) -> Sampler:
-    return OptunaSampler(type=spec.type, startup_trials=spec.startup_trials)
-
-
-def _pruner(spec: PrunerSpec) -> Pruner:
-    return MedianPruner(startup_trials=spec.startup_trials) if spec.type == "median" else NoPruner()
 
 
 if __name__ == "__main__":

@@ -79,8 +79,10 @@ class Smoke:
     async def clean(self) -> None:
         """Delete what was made; traders leave their accounts first, so that the rest is still there for them."""
         await self._patiently(partial(self.objects.delete, Key("Deployment", self.namespace, self.name)))
-        while left := await self._traders():
-            self.say(f"waiting until {', '.join(left)} has left its account")
+        self.say("deleting: traders leave their accounts first")
+        while True:
+            if not await self._traders():
+                break
             await asyncio.sleep(POLL_SECONDS)
         for other in (Key("Study", self.namespace, self.name), Key("Dataset", self.namespace, self.name)):
             await self._patiently(partial(self.objects.delete, other))
@@ -97,7 +99,8 @@ class Smoke:
             if document is None:
                 raise NotFound(f"{kind} {name} is gone: somebody else deleted it; run the test again")
             conditions = {each["type"]: each for each in document.get("status", {}).get("conditions", ())}
-            state = ", ".join(described(each) for each in conditions.values())
+            telling = (each for each in conditions.values() if each["type"] == "Ready" or each["status"] == "True")
+            state = ", ".join(map(described, telling))
             if state != said:
                 self.say(f"{kind} {name}: {state}")
                 said = state
@@ -178,7 +181,7 @@ async def attempt(smoke: Smoke, market: DatasetSpec, *, seconds: float) -> None:
     """Run it within so many seconds, and clean up behind it.
 
     Raises:
-        RetryLater: time was up; what it waited for was said last.
+        RetryLater: time was up, for the run or for cleaning up; what it waited for was said last.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -187,9 +190,18 @@ async def attempt(smoke: Smoke, market: DatasetSpec, *, seconds: float) -> None:
         raise RetryLater(
             f"not through within {seconds:g} s: its last words are above; mind the events of what it waited for"
         ) from error
+    except CappuccinoError as error:
+        smoke.say(str(error))  # whatever becomes of cleaning up
+        raise
     finally:
-        async with asyncio.timeout(CLEAN_SECONDS):
-            await smoke.clean()
+        try:
+            async with asyncio.timeout(CLEAN_SECONDS):
+                await smoke.clean()
+        except TimeoutError as error:
+            raise RetryLater(
+                f"{smoke.name} is not deleted after {CLEAN_SECONDS:g} s: see the events of its Trader, "
+                f"then kubectl delete mdep,mst,mds {smoke.name}"
+            ) from error
 
 
 async def _attempt(options: argparse.Namespace, market: DatasetSpec) -> None:

@@ -20,7 +20,7 @@ async def traders(client: Client, namespaces: Sequence[str]) -> list[str]:
     found = []
     for namespace in namespaces or (None,):
         try:
-            documents = await client.list(OURS["Trader"], namespace=namespace)
+            documents = await client.all(OURS["Trader"], namespace=namespace)
         except NotFound:
             continue
         found += [f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in documents]

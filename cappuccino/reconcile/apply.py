@@ -1,8 +1,14 @@
-"""Carrying out what a Decision asks for. "Already exists" and "not found" are success: the pass may be a repetition."""
+"""Carrying out what a Decision asks for. "Already exists" and "not found" are success: the pass may be a repetition.
+
+Actions are in order, but that neighbours which make or end objects go out together: a Study may begin with hundreds of Trials.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import groupby, islice
 
 from cappuccino.controllers.decision import (
     Action,
@@ -14,6 +20,7 @@ from cappuccino.controllers.decision import (
     StopWorkload,
     WriteRecord,
 )
+from cappuccino.core import failpoints
 from cappuccino.core.errors import Conflict, InvariantViolation, NotFound
 from cappuccino.reconcile.ports import Ports
 
@@ -30,6 +37,26 @@ RECORD_OPERATIONS = frozenset(
         "audit_append",
     }
 )
+
+TOGETHER = 16  # requests at a time
+
+
+async def apply_all(actions: Iterable[Action], ports: Ports) -> None:
+    """Raises what the first of those that failed raised; what went out with it has ended by then, and nothing came after."""
+    for batch in _batches(actions):
+        for _ in batch:
+            failpoints.reach("reconcile-write")
+        ended = await asyncio.gather(*(apply(action, ports) for action in batch), return_exceptions=True)
+        for outcome in ended:
+            if outcome is not None:
+                raise outcome
+
+
+def _batches(actions: Iterable[Action]) -> Iterator[tuple[Action, ...]]:
+    for kind, alike in groupby(actions, key=type):
+        size = TOGETHER if kind in (CreateObject, DeleteObject) else 1
+        while batch := tuple(islice(alike, size)):
+            yield batch
 
 
 async def apply(action: Action, ports: Ports) -> None:

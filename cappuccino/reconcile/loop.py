@@ -22,7 +22,7 @@ from cappuccino.controllers.decision import Decision, Document, Event, Key
 from cappuccino.core import failpoints
 from cappuccino.core.clock import Clock
 from cappuccino.core.errors import Conflict, RetryLater, UserError
-from cappuccino.reconcile.apply import apply
+from cappuccino.reconcile.apply import apply_all
 from cappuccino.reconcile.ports import Ports
 from cappuccino.reconcile.queue import Backoff, KeyedQueue
 from cappuccino.reconcile.trace import traceparent_of
@@ -95,7 +95,8 @@ class Loop:
             self._queue.add(key)
 
     async def run(self, stop: asyncio.Event, *, grace_seconds: float = 30.0) -> None:
-        """Until `stop` is set; passes that are under way then are finished, for at most `grace_seconds`."""
+        """Until `stop` is set; passes that are under way then are finished, for at most `grace_seconds`. Cancelled, it breaks
+        them off."""
         sources = [
             asyncio.create_task(self._feed(source), name=source.__name__)
             for source in (self._objects, self._workloads, self._record, self._resync)
@@ -103,12 +104,12 @@ class Loop:
         workers = [asyncio.create_task(self._work(), name=f"worker-{n}") for n in range(self._workers)]
         try:
             await stop.wait()
-        finally:
             for task in sources:
                 task.cancel()
             self._queue.close()
-            _, late = await asyncio.wait(workers, timeout=grace_seconds)
-            for task in late:
+            await asyncio.wait(workers, timeout=grace_seconds)
+        finally:
+            for task in (*sources, *workers):
                 task.cancel()
             await asyncio.gather(*sources, *workers, return_exceptions=True)
 
@@ -126,9 +127,7 @@ class Loop:
         controller = self._controllers[key.kind]
         observed = await controller.observe(key, document)
         decision = controller.decide(observed, now=self._clock.now(), market_now=self._market_now())
-        for action in decision.actions:
-            failpoints.reach("reconcile-write")
-            await apply(action, self._ports)
+        await apply_all(decision.actions, self._ports)
         told = document is not None and await self._tell(key, document, decision.status, decision.events)
         if decision.actions or told:
             span.set(actions=",".join(type(action).__name__ for action in decision.actions), status_written=told)
@@ -244,7 +243,7 @@ class Loop:
             keys = await self._everything()
             for key in keys:
                 yield key
-                if False:
+                if not first:
                     await asyncio.sleep(self._resync_seconds / len(keys))
             if first or not keys:
                 await asyncio.sleep(self._resync_seconds)

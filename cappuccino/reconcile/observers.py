@@ -166,7 +166,7 @@ class DeploymentController:
             deployment=found,
             key=key,
             study=source,
-            trials=await record.trials(source.uid) if source else (),
+            trials=await record.history(source.uid) if source else (),
             evidence=await record.evidence(deployment_uid=found.uid),
             promotions=await record.promotions(found.uid),
             traders=traders,

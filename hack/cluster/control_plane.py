@@ -53,6 +53,7 @@ class ControlPlane:
             "scheduler": parts.scheduler(self._plane),
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._suspended: set[str] = set()
         self.kubeconfig = directory / "kubeconfig"
         self.ca = self._plane.credentials / "ca.crt"
 
@@ -69,65 +70,76 @@ class ControlPlane:
         (self._plane.directory / "logs").mkdir(parents=True, exist_ok=True)
         credentials.write(self._plane.credentials, [LOOPBACK])
         credentials.kubeconfig(self._plane.credentials, self.kubeconfig, url=self.url)
-        for part in ("controller-manager", "scheduler"):
+        for part in parts.LEADERS:
             user = f"system:kube-{part}"
             credentials.kubeconfig(self._plane.credentials, self._plane.kubeconfig(part), url=self.url, user=user)
         try:
             self._start("etcd")
             self.start_apiserver()
             if self._controllers:
-                self._start("controller-manager")
-                self._start("scheduler")
-                self._await("/api/v1/namespaces/default/serviceaccounts/default")
+                self.start_controllers()
         except BaseException:
-            self._end()
+            self._kill(*parts.LEADERS, "apiserver", "etcd")
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end()
+        self._kill(*parts.LEADERS, "apiserver", "etcd")
+
+    def start_controllers(self) -> None:
+        """Start controller-manager and scheduler, and wait until the namespace `default` has its service account."""
+        self._start(*parts.LEADERS)
+        self._await("/api/v1/namespaces/default/serviceaccounts/default")
 
     def start_apiserver(self) -> None:
         """Start it and wait until it serves the namespace `default`."""
         self._start("apiserver")
         self._await("/readyz")
         self._await("/api/v1/namespaces/default")
+        self._resume()
 
     def kill_apiserver(self) -> None:
-        self._kill("apiserver")
+        self._suspend("apiserver")
 
     def start_etcd(self) -> None:
         """Start it on the data it had. The API server finds it again by itself."""
         self._start("etcd")
         if "apiserver" in self._processes:
             self._await("/readyz")
+            self._resume()
 
     def kill_etcd(self) -> None:
-        self._kill("etcd")
+        self._suspend("etcd")
 
-    def _start(self, part: str) -> None:
-        running = self._processes.get(part)
-        if running is not None and running.poll() is None:
-            return
-        with self._log(part).open("ab") as log:
-            self._processes[part] = subprocess.Popen(
-                [binary("kube"), *self._command_lines[part]],
-                stdin=subprocess.PIPE,  # closes with this process, and the part ends with it
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "KUBE_END_WITH_STDIN": "1"},
-                start_new_session=True,
-            )
+    def _suspend(self, part: str) -> None:
+        """Kill it, and the leaders, which would end without it."""
+        self._suspended |= self._processes.keys() & set(parts.LEADERS)
+        self._kill(part, *self._suspended)
 
-    def _kill(self, part: str) -> None:
-        process = self._processes.pop(part, None)
-        if process is not None:
-            process.kill()
-            process.communicate()
+    def _resume(self) -> None:
+        self._start(*self._suspended)
+        self._suspended.clear()
 
-    def _end(self) -> None:
-        for part in ("scheduler", "controller-manager", "apiserver", "etcd"):
-            self._kill(part)
+    def _start(self, *wanted: str) -> None:
+        for part in wanted:
+            if part in self._processes and self._processes[part].poll() is None:
+                continue
+            with self._log(part).open("ab") as log:
+                self._processes[part] = subprocess.Popen(
+                    [binary("kube"), *self._command_lines[part]],
+                    stdin=subprocess.PIPE,  # closes with this process, and the part ends with it
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, "KUBE_END_WITH_STDIN": "1"},
+                    start_new_session=True,
+                )
+
+    def _kill(self, *wanted: str) -> None:
+        for part in wanted:
+            process = self._processes.pop(part, None)
+            if process is not None:
+                process.kill()
+                process.communicate()
 
     def _await(self, path: str) -> None:
         """Wait until a GET of the path succeeds while all parts run."""

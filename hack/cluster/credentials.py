@@ -61,5 +61,5 @@ def kubeconfig(directory: Path, path: Path, *, url: str, user: str = ADMIN) -> P
 
 def private(path: Path, text: str) -> None:
     """Write a file that only its owner may read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cappuccino.core.errors import NotFound
@@ -85,14 +86,14 @@ class Node:
             shutil.rmtree(self.directory)
 
     def start(self, part: str) -> None:
-        self._start(part)
+        self._start(part, *parts.LEADERS if part in parts.LEASE_KEEPERS else ())
 
     def stop(self, part: str) -> None:
         """Kill it, as a crash would."""
-        pids = self.pids(part)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        wait(f"the end of {part}", lambda: not self.pids(part), seconds=10, see=self._log(part))
+        for name in (part, *parts.LEADERS) if part in parts.LEASE_KEEPERS else (part,):
+            for pid in self.pids(name):
+                os.kill(pid, signal.SIGKILL)
+            wait(f"the end of {name}", partial(lambda name: not self.pids(name), name), seconds=10, see=self._log(name))
 
     def pids(self, part: str) -> list[int]:
         return self.namespaces.find(*self._command(part)[:2])

@@ -13,6 +13,10 @@ SERVICES = "10.247.0.0/16"
 KUBERNETES_SERVICE = "10.247.0.1"
 NODE_GRACE_SECONDS = 20
 EVICT_AFTER_SECONDS = 10
+# In a cluster with several of them the leaders end when they cannot renew their lease, and are started anew. Here they have
+# no lease, so they end and start with those that would keep it. Else they would call a node lost that they cannot see.
+LEADERS = ("controller-manager", "scheduler")
+LEASE_KEEPERS = ("etcd", "apiserver")
 CLIENT_QPS = 200  # of controller-manager and scheduler; their defaults, 20 and 50, are for large clusters' protection
 
 

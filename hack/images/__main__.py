@@ -1,8 +1,7 @@
 """`python -m hack.images build [NAME...]`: the images of this repository, by Docker or buildah.
 
-From the repository's root. The same sources give the same digests: uv.lock fixes the packages, and the only time in an
-image is that of the last commit that changed uv.lock (so that a layer from the cache equals one that is built anew).
-Nothing of this machine gets into an image: how it reaches its package index is handed in as secret mounts.
+From the repository's root. The same sources give the same digests: uv.lock fixes the packages, and the only time in an image is
+a constant (EPOCH in tools.py). Nothing of this machine gets into one: how it reaches its package index is handed in as secret mounts.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -23,7 +21,7 @@ from pathlib import Path
 from cappuccino.core.errors import CappuccinoError, InvalidInput
 from hack.cluster.cache import exclusive
 from hack.images.engine import Build, Engine, engine
-from hack.images.tools import run, say
+from hack.images.tools import say
 
 DOCKERFILES = {
     "trader": Path("Dockerfile.trader"),
@@ -42,10 +40,8 @@ CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUND
 def build(names: Sequence[str], *, tag: str, base: str | None, accelerator: str, archives: Path | None) -> None:
     builder = engine()
     say(f"building {', '.join(names)} with {builder.name}")
-    default = _default_base(DOCKERFILES["trader"])
-    on = base or builder.stand_in(default)
-    if on:
-        say(f"on {on}")
+    base = base or builder.stand_in(_default_base(DOCKERFILES["trader"]))
+    common = {"BASE_IMAGE": base} if base else {}
     with tempfile.TemporaryDirectory() as folder:
         secrets = _secrets(Path(folder))
         for name in names:
@@ -53,17 +49,14 @@ def build(names: Sequence[str], *, tag: str, base: str | None, accelerator: str,
             plan = Build(
                 dockerfile=DOCKERFILES[name],
                 reference=f"cappuccino/{name}:{tag}",
-                arguments={"BASE_IMAGE": on or default} | ({"ACCELERATOR": accelerator} if name == "train" else {}),
+                arguments=common | ({"ACCELERATOR": accelerator} if name == "train" else {}),
                 secrets=secrets,
-                epoch=_epoch(),
             )
             built = builder.build(plan)
-            print(
-                f"{plan.reference}  {built.digest[:19]}  {built.size_bytes / 1e6:,.0f} MB  {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
+            _tell(plan.reference, built.digest, built.size_bytes, started)
             if archives:
                 _save(builder, plan.reference, built.digest, archives / f"{name}.tar")
+    say(builder.room())
 
 
 def _save(builder: Engine, reference: str, digest: str, path: Path) -> None:
@@ -76,7 +69,11 @@ def _save(builder: Engine, reference: str, digest: str, path: Path) -> None:
     fresh.unlink(missing_ok=True)
     builder.save(reference, fresh)
     fresh.rename(path)
-    print(f"{path}  {path.stat().st_size / 1e6:,.0f} MB  {time.monotonic() - started:.0f} s", flush=True)
+    _tell(str(path), digest, path.stat().st_size, started)
+
+
+def _tell(what: str, digest: str, size_bytes: int, started: float) -> None:
+    print(f"{what}  {digest[:19]}  {size_bytes / 1e6:,.0f} MB  {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _archived(path: Path) -> tuple[str, str]:
@@ -101,14 +98,6 @@ def _secrets(folder: Path) -> dict[str, Path]:
     return secrets
 
 
-def _epoch() -> int:
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    if given:
-        return int(given)
-    asked = ["git", "log", "-1", "--format=%ct", "--", "uv.lock"]
-    return int(subprocess.run(asked, capture_output=True, text=True, check=False).stdout or 0)  # noqa: S603
-
-
 def _default_base(dockerfile: Path) -> str:
     found = re.search(r"^ARG BASE_IMAGE=(\S+)", dockerfile.read_text(), re.MULTILINE)
     assert found is not None
@@ -121,7 +110,7 @@ def main() -> int:
     command.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DOCKERFILES)}; default: all")
     command.add_argument("--tag", help="default: the project's version")
     command.add_argument("--archive", type=Path, metavar="DIR", help="also write DIR/NAME.tar, a docker-archive")
-    command.add_argument("--base", help="image to build on; default: the Dockerfiles', or a Debian made here where there is none")
+    command.add_argument("--base", help="image to build on; default: the Dockerfiles' own, or a Debian made here")
     command.add_argument("--accelerator", choices=("cuda", "cpu"), default="cuda", help="what the train image runs on")
     options = parser.parse_args()
     try:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from cappuccino.core.errors import InvalidInput
-from hack.images.tools import CACHE, need, run, say
+from hack.images.tools import CACHE, EPOCH, need, run, say
 
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3", "python3-venv", "tzdata")
@@ -29,7 +28,7 @@ LAST_CHANGED = "etc/shadow"  # holds the day
 
 def archive() -> Path:
     """The base's file system as a tar file, made now if it is not in the cache."""
-    recipe = hashlib.sha256(repr((SUITE, PACKAGES, TRACES)).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(repr((SUITE, PACKAGES, TRACES, EPOCH)).encode()).hexdigest()[:12]
     kept = CACHE / f"base-{SUITE}-{recipe}.tar"
     if kept.exists():
         return kept
@@ -44,7 +43,8 @@ def archive() -> Path:
         lines = [line.split(":") for line in shadow.read_text().splitlines()]
         shadow.write_text("".join(":".join([*fields[:2], "0", *fields[3:]]) + "\n" for fields in lines))
         excludes = [f"--exclude={'' if pattern == '__pycache__' else './'}{pattern}" for pattern in TRACES]
-        run(["tar", "--sort=name", "--mtime=@0", "--numeric-owner", "--format=gnu", *excludes, "-C", str(root), "-cf", str(made), "."])
+        fixed = ["--format=gnu", "--sort=name", f"--mtime=@{EPOCH}", "--numeric-owner"]
+        run(["tar", *fixed, *excludes, f"--directory={root}", f"--file={made}", "--create", "."])
         made.rename(kept)
     return kept
 
@@ -53,6 +53,5 @@ def _mirror() -> list[str]:
     """This machine's own mirror of the suite; none leaves debootstrap its default."""
     if shutil.which("apt-get") is None:
         return []
-    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", f"Codename: {SUITE}", "Origin: Debian"]
-    known = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
-    return known[:1]
+    about = ("Created-By: Packages", f"Codename: {SUITE}", "Origin: Debian")
+    return run(["apt-get", "indextargets", "--format=$(REPO_URI)", *about]).split()[:1]

@@ -12,18 +12,19 @@ from typing import Any, Protocol
 
 from cappuccino.core.errors import RetryLater
 from hack.images import base
-from hack.images.tools import CACHE, need, run, say
+from hack.images.tools import CACHE, EPOCH, need, run, say
+
+STORAGE_GB = 20  # of old and new layers; the images take about 3, with CUDA 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """One image to build from the repository. epoch: the one time that it shows, in seconds. secrets: files by id."""
+    """One image to build from the repository. secrets: files by id."""
 
     dockerfile: Path
     reference: str
     arguments: Mapping[str, str]
     secrets: Mapping[str, Path]
-    epoch: int
 
     def options(self) -> list[str]:
         """Those that both engines understand."""
@@ -51,9 +52,17 @@ class Engine(Protocol):
     def save(self, reference: str, path: Path) -> None:
         """Write the image as a docker-archive."""
 
+    def room(self) -> str:
+        """What is kept for the next build, in words."""
+
 
 def engine() -> Engine:
     return Docker() if Docker.answers() else Buildah()
+
+
+def _gigabytes(folder: Path) -> float:
+    """On disk."""
+    return int(run(["du", "--summarize", "--block-size=1", str(folder)]).split()[0]) / 1e9 if folder.exists() else 0.0
 
 
 class Docker:
@@ -70,13 +79,16 @@ class Docker:
         return None
 
     def build(self, build: Build) -> Built:
-        fixed = ["--provenance=false", f"--build-arg=SOURCE_DATE_EPOCH={build.epoch}"]
+        fixed = ["--provenance=false", f"--build-arg=SOURCE_DATE_EPOCH={EPOCH}"]
         run(["docker", "build", *fixed, *build.options(), "."], environment={"DOCKER_BUILDKIT": "1"})
         found = json.loads(run(["docker", "image", "inspect", build.reference]))[0]
         return Built(digest=found["Id"], size_bytes=found["Size"])
 
     def save(self, reference: str, path: Path) -> None:
         run(["docker", "image", "save", f"--output={path}", reference])
+
+    def room(self) -> str:
+        return "layers are kept by the Docker engine"
 
 
 class Buildah:
@@ -88,6 +100,9 @@ class Buildah:
         need("buildah")
         self._scratch = CACHE / "tmp"  # layers under way, and the cache mounts
         self._scratch.mkdir(parents=True, exist_ok=True)
+        if _gigabytes(CACHE / "storage") > STORAGE_GB:
+            say(f"the layers in {CACHE} have outgrown {STORAGE_GB} GB: starting afresh")
+            self._run("rmi", "--all", "--force", quiet=True)
 
     def stand_in(self, default: str) -> str | None:
         try:
@@ -101,11 +116,11 @@ class Buildah:
         if not self._images(reference):
             container = self._run("from", "scratch").strip()
             self._run("add", "--quiet", container, str(archive), "/")
-            self._run("commit", "--quiet", "--rm", "--timestamp=0", "--identity-label=false", container, reference)
+            self._run("commit", "--quiet", "--rm", f"--timestamp={EPOCH}", "--identity-label=false", container, reference)
         return reference
 
     def build(self, build: Build) -> Built:
-        fixed = ["--isolation=chroot", "--layers", f"--timestamp={build.epoch}", "--identity-label=false", "--pull=false"]
+        fixed = ["--isolation=chroot", "--layers", f"--timestamp={EPOCH}", "--identity-label=false", "--pull=false"]
         self._run("build", *fixed, *build.options(), ".")
         found = json.loads(self._run("inspect", "--type=image", build.reference))
         layers = json.loads(found["Manifest"])["layers"]
@@ -113,6 +128,10 @@ class Buildah:
 
     def save(self, reference: str, path: Path) -> None:
         self._run("push", "--quiet", f"localhost/{reference}", f"docker-archive:{path}:{reference}")
+
+    def room(self) -> str:
+        kept = {name: _gigabytes(CACHE / name) for name in ("storage", "tmp")}
+        return f"{kept['storage']:.1f} GB of layers and {kept['tmp']:.1f} GB of packages are kept in {CACHE}"
 
     def _images(self, reference: str) -> list[Any]:
         return [image for image in json.loads(self._run("images", "--json")) if f"{reference}:latest" in (image["names"] or ())]

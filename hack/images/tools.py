@@ -12,6 +12,7 @@ from cappuccino.core.errors import InvalidInput, RetryLater
 from hack.cluster.cache import CACHE as ALL
 
 CACHE = ALL / "images"
+EPOCH = 315532800  # 1980: what zip files can hold. Not the commit's time, or a cached layer would differ from one built anew
 
 
 def say(line: str) -> None:
@@ -19,12 +20,12 @@ def say(line: str) -> None:
 
 
 def run(command: Sequence[str], *, quiet: bool = False, environment: Mapping[str, str] | None = None) -> str:
-    """Its standard output; with `quiet` its standard error is shown only when it fails.
+    """Its standard output. With `quiet` its standard error is not shown, but for the last line when it fails.
 
     Raises:
         RetryLater: it failed.
     """
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if quiet else None,
@@ -33,8 +34,8 @@ def run(command: Sequence[str], *, quiet: bool = False, environment: Mapping[str
         env={**os.environ, **(environment or {})},
     )
     if done.returncode:
-        shown = ((done.stdout or "") + (done.stderr or "")).strip()
-        raise RetryLater(f"{command[0]} failed with exit code {done.returncode}: {' '.join(command)}\n{shown[-4000:]}".strip())
+        last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+        raise RetryLater(f"{' '.join(command)}: exit code {done.returncode} {last}".strip())
     return done.stdout
 
 

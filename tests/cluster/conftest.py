@@ -1,11 +1,10 @@
-"""A real API server for the tests of this folder: etcd and kube-apiserver, with our CRDs. One xdist worker runs them all."""
+"""kubectl for the tests of this folder, on the API server of tests/conftest.py. One xdist worker runs them all."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,15 +46,6 @@ class Kubectl:
 def administrator(plane: ControlPlane) -> Kubectl:
     """kubectl in the namespace `default`."""
     return Kubectl(program=build.kubectl(), kubeconfig=plane.kubeconfig)
-
-
-@pytest.fixture(scope="session")
-def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """etcd and kube-apiserver with `crds/` applied and served; they end with the session."""
-    with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
-        administrator(plane).ok("apply", "--server-side", "-f", ROOT / "crds")
-        administrator(plane).ok("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        yield plane
 
 
 @pytest.fixture

@@ -13,12 +13,15 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from cappuccino.adapters.kubernetes.settings import PodSettings
+from cappuccino.adapters.postgres.logins import ROLES_WITH_LOGIN
 from cappuccino.api.dataset import DatasetSpec
+from cappuccino.entrypoints.database import read_logins
+from cappuccino.entrypoints.operator import OperatorSettings
 from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.telemetry.operations import OperatorMetrics
 
 from .conftest import ControlPlane, Kubectl, administrator
-from .helm import CHART, TRY, VALUES_FILES, Helm, of_kind, one, pod_templates
+from .helm import CHART, ROOT, TRY, VALUES_FILES, Helm, of_kind, one, pod_templates
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -124,15 +127,25 @@ def test_the_default_market_is_one_that_the_exchange_reads() -> None:
     assert VALUES["test"]["symbol"] in market.symbols
 
 
+def test_the_default_exchange_goes_on_where_the_quickstart_ends() -> None:
+    dataset = yaml.safe_load((ROOT / "examples/quickstart/dataset.yaml").read_text())["spec"]
+    market = VALUES["exchange"]["market"]
+    for field in ("timeframe", "start", "source"):
+        assert market[field] == dataset[field]
+    assert set(dataset["symbols"]) < set(market["symbols"])
+    assert VALUES["test"]["symbol"] not in dataset["symbols"]
+    assert dataset["end"] == VALUES["exchange"]["start"]
+
+
 # --- what the server says ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def restricted(kubectl: Kubectl) -> Kubectl:
-    """The test's namespace, with the account of pods that the controllers would make."""
+    """The test's namespace, with its account of pods, which the controllers make in a while."""
     labels = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
     kubectl.ok("label", "namespace", kubectl.namespace, *labels)
-    kubectl.ok("create", "serviceaccount", "default")
+    kubectl("create", "serviceaccount", "default")
     return kubectl
 
 
@@ -243,6 +256,20 @@ def test_every_pod_of_the_chart_is_under_a_network_policy(helm: Helm) -> None:
     assert sum(selects(selector, worker) for selector in policies) == 2
 
 
+@each_values_file
+def test_the_operator_is_told_the_same_namespaces_in_both_ways(values: Path, helm: Helm, tmp_path: Path) -> None:
+    documents = helm.template("-f", values)
+    (tmp_path / "pods.yaml").write_text(one(documents, "ConfigMap", "cappuccino-operator")["data"]["pods.yaml"])
+    (container,) = one(documents, "Deployment", "cappuccino-operator")["spec"]["template"]["spec"]["containers"]
+    environment = {each["name"]: each.get("value", "from the cluster") for each in container["env"]}
+    settings = OperatorSettings.read(environment | {"CAPPUCCINO_PODS": str(tmp_path / "pods.yaml")})
+    flags = [f"--namespace={namespace}" for namespace in settings.namespaces] or ["--all-namespaces"]
+    assert container["args"] == [*flags, "/opt/cappuccino/operator/main.py"]
+    assert {"POD_NAME", "POD_NAMESPACE", "CAPPUCCINO_DATABASE_URL", "CAPPUCCINO_ARTIFACTS_URL"} <= set(environment)
+    (port,) = container["ports"]
+    assert settings.health_port == port["containerPort"]
+
+
 def test_alerts_ask_for_metrics_that_exist(helm: Helm) -> None:
     operator = OperatorMetrics()
     operator.look_at(
@@ -294,3 +321,16 @@ def test_the_operator_can_read_its_settings_of_pods(values: Path, helm: Helm, tm
         assert settings.images.train == "registry.example.com/trading/cappuccino/train:1.2.3"
         assert (settings.artifacts.url, settings.artifacts.claim) == ("s3://trading/artifacts", "")
         assert settings.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.telemetry:4318"
+
+
+def test_the_migration_can_read_the_logins_that_the_chart_makes(helm: Helm, tmp_path: Path) -> None:
+    documents = helm.template("-f", TRY)
+    urls = one(documents, "Secret", "cappuccino-database-admin")["stringData"]
+    (job,) = [job for job in of_kind(documents, "Job") if "-migrate" in job["metadata"]["name"]]
+    mounts = {volume["name"]: volume for volume in job["spec"]["template"]["spec"]["volumes"]}
+    for item in mounts["logins"]["secret"]["items"]:
+        (tmp_path / item["path"]).write_text(urls[item["key"]])
+    logins = read_logins(tmp_path)
+    assert set(logins) == set(ROLES_WITH_LOGIN)
+    assert len(set(logins.values())) == len(logins)
+    assert urls["migrator"] == f"postgresql://postgres:{urls['password']}@cappuccino-database.default.svc:5432/cappuccino"

@@ -6,14 +6,11 @@ What needs real processes is in test_workloads.py, which runs on a whole cluster
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +26,8 @@ from cappuccino.core.clock import SystemClock
 from cappuccino.core.errors import InvalidInput, RetryLater
 from hack.cluster.control_plane import ControlPlane
 
+from . import kubelet as paper
+
 pytestmark = pytest.mark.xdist_group("cluster")
 QUOTA = ApiResource("", "v1", "resourcequotas", "ResourceQuota")
 SETTINGS = PodSettings.model_validate(
@@ -40,19 +39,6 @@ SETTINGS = PodSettings.model_validate(
 )
 
 
-def kubelet_module() -> Any:
-    spec = importlib.util.spec_from_file_location("kubelet", Path(__file__).parent / "kubelet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-paper = kubelet_module()
-
-
 @dataclass
 class Ground:
     """One namespace of a real API server, an operator's adapter on it, and a kubelet of paper."""
@@ -61,7 +47,7 @@ class Ground:
     index: ClusterIndex
     workloads: KubernetesWorkloads
     objects: KubernetesObjects
-    kubelet: Any
+    kubelet: paper.Kubelet
     namespace: str
 
     def workload(self, name: str = "t", *, kind: Any = "finite", role: str = "", **options: Any) -> Workload:

@@ -29,6 +29,7 @@ from hack.cluster.control_plane import ControlPlane
 ADAPTERS = ["local", pytest.param("kubernetes", marks=pytest.mark.xdist_group("cluster"))]
 DIGEST = "a" * 64
 NAMESPACE = ApiResource("", "v1", "namespaces", "Namespace")
+NAMESPACES = ("default", "other")
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -48,7 +49,7 @@ async def kubernetes_objects(server: ControlPlane) -> AsyncIterator[KubernetesOb
     async with await Client.connect(kubeconfig=str(server.kubeconfig)) as client:
         if await client.get(NAMESPACE, "", "other") is None:
             await client.create(NAMESPACE, {"metadata": {"name": "other", "namespace": ""}})
-        index = ClusterIndex(client)
+        index = ClusterIndex(client, namespaces=NAMESPACES)
         adapter = KubernetesObjects(client, index)
         watching = asyncio.create_task(Watcher(client, index).run())
         try:
@@ -61,7 +62,12 @@ async def kubernetes_objects(server: ControlPlane) -> AsyncIterator[KubernetesOb
 
 async def empty(client: Client) -> None:
     async with asyncio.timeout(30):
-        while left := [document for resource in OURS.values() for document in await client.all(resource)]:
+        while left := [
+            document
+            for resource in OURS.values()
+            for namespace in NAMESPACES
+            for document in await client.all(resource, namespace=namespace)
+        ]:
             for document in left:
                 namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
                 with suppress(NotFound):
@@ -416,6 +422,26 @@ async def test_a_new_watch_tells_of_everything_that_is_there(objects: Objects) -
             wanted.discard(told)
             if not wanted:
                 return
+
+
+async def test_the_index_tells_what_this_adapter_wrote_and_what_others_look_it_up_by(objects: Objects) -> None:
+    label = {"cappuccino.dev/study": "s"}
+    for name, labels in (("b", label), ("a", {**label, "team": "x"}), ("c", {"team": "x"})):
+        await objects.create(trial(name, labels=labels))
+    await objects.create(trial("a", namespace="other", labels=label))
+    assert [s.key.name for s in await objects.index("Trial", namespace="default", labels=label)] == ["a", "b"]
+    assert [s.key.name for s in await objects.index("Trial", labels={**label, "team": "x"})] == ["a"]
+    assert len(await objects.index("Trial")) == 4
+    first = (await objects.index("Trial", namespace="default"))[0]
+    made = await now(objects, Key("Trial", "default", "a"))
+    assert (first.key, first.uid, first.deleting) == (key(made), made["metadata"]["uid"], False)
+    assert (first.labels, first.refers) == ({**label, "team": "x"}, {"studyUid": "u", "number": "0"})
+    await objects.patch_metadata(first.key, uid=first.uid, labels={"cappuccino.dev/study": "t"}, finalizers=["a/b"])
+    assert [s.key.name for s in await objects.index("Trial", namespace="default", labels=label)] == ["b"]
+    await objects.delete(first.key)
+    assert (await objects.index("Trial", namespace="default"))[0].deleting
+    await objects.delete(Key("Trial", "default", "b"))
+    assert [s.key.name for s in await objects.index("Trial", namespace="default")] == ["a", "c"]
 
 
 async def test_documents_survive_yaml(objects: Objects) -> None:

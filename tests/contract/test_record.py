@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import psycopg
 import pytest
 
+from cappuccino.adapters.optuna import OptunaSampler
 from cappuccino.adapters.postgres.engine import Role, open_async_pool, open_pool
 from cappuccino.adapters.postgres.events import PostgresEvents
+from cappuccino.adapters.postgres.history import Histories
 from cappuccino.adapters.postgres.lock import RunnerLock
 from cappuccino.adapters.postgres.record import PostgresRecord
 from cappuccino.adapters.postgres.trials import TrialWriter
@@ -21,7 +25,8 @@ from cappuccino.controllers.decision import Event, Key
 from cappuccino.controllers.rows import Evidence, Gap, Promotion
 from cappuccino.core.errors import Conflict, InvalidInput, NotFound
 from cappuccino.reconcile.ports import Record
-from cappuccino.search.trials import NewTrial, TrialResult
+from cappuccino.search.space import parse_space
+from cappuccino.search.trials import NewTrial, TrialResult, TrialRow, TrialState
 
 AT = datetime(2024, 3, 1, tzinfo=UTC)
 ADAPTERS = ["postgres"]
@@ -187,6 +192,108 @@ async def test_what_a_trainer_writes_is_read_with_its_trial(record_as: As, datab
     assert (dict(first.reports), first.result) == ({2: 0.25, 10: 0.5}, result)
     assert list(first.reports) == [2, 10]
     assert (second.reports, second.result) == ({}, None)
+    assert await record.trial("s", 0) == replace(first, result=replace(result, record={}))
+    assert await record.trial("s", 1) == second
+    assert await record.trial("s", 2) is None
+
+
+async def test_peers_are_the_reports_of_that_step_by_others_that_finished_and_did_not_fail(
+    record_as: As, database_url: str
+) -> None:
+    record = await pinned(record_as)
+    await record.insert_trials(study_uid="s", trials=[new(n) for n in range(5)], at=AT)
+    with open_pool(database_url, "trial") as pool:
+        for number in range(5):
+            for step in range(2):
+                TrialWriter(pool).report("s", number, step=step, value=number + step / 10)
+    for number, state in enumerate(("Complete", "Pruned", "Failed", "Running")):
+        await record.set_trial_state(study_uid="s", number=number, from_states=["Waiting"], to_state=state, at=AT)
+    assert sorted(await record.peers("s", 4, 1)) == [0.1, 1.1]
+    assert await record.peers("s", 0, 0) == [1.0]
+    assert await record.peers("s", 0, 2) == []
+
+
+# --- the history of a search ------------------------------------------------------------------------
+
+
+async def move(record: Record, number: int, state: TrialState, **changes: Any) -> None:
+    moved = await record.set_trial_state(
+        study_uid="s", number=number, from_states=["Waiting", "Running"], to_state=state, at=AT, **changes
+    )
+    assert moved
+
+
+def slim(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    return [replace(row, reports={}, result=None) for row in rows]
+
+
+async def test_the_history_is_the_trials_without_reports_and_results(record_as: As, database_url: str) -> None:
+    record = await pinned(record_as)
+    await record.insert_trials(study_uid="s", trials=[new(0, phase="one"), new(1, parameters={"a": "2"})], at=AT)
+    with open_pool(database_url, "trial") as pool:
+        TrialWriter(pool).report("s", 0, step=0, value=0.5)
+        TrialWriter(pool).finish("s", 0, TrialResult(succeeded=True, reason="", objective=1.0))
+    await move(record, 0, "Complete", objective=1.0, bundle_digest="b")
+    assert list(await record.history("s")) == slim(await record.trials("s"))
+    assert list(await record.history("never")) == []
+
+
+async def test_a_history_that_was_read_often_is_the_one_that_a_new_process_reads(record_as: As, database_url: str) -> None:
+    """Two writers that take turns, as two operators around a change of the leader; each reads at any time."""
+    one, random = await pinned(record_as), Random(3)
+    pool = await open_async_pool(database_url, "operator")
+    two, unfinished = PostgresRecord(pool), set[int]()
+    try:
+        for turn in range(60):
+            writer, numbers = random.choice((one, two)), (2 * turn, 2 * turn + 1)
+            await writer.insert_trials(study_uid="s", trials=[new(number) for number in numbers], at=AT)
+            unfinished |= set(numbers)
+            for other in random.sample(sorted(unfinished), k=min(2, len(unfinished))):
+                state: TrialState = random.choice(("Running", "Running", "Complete", "Pruned", "Failed"))
+                await move(writer, other, state, objective=float(turn) if state == "Complete" else None)
+                unfinished -= {other} if state != "Running" else set()
+            if random.random() < 0.5:
+                await asyncio.gather(*(random.choice((one, two)).history("s") for _ in range(3)))
+        fresh = list(await PostgresRecord(pool).history("s"))
+        assert fresh == slim(await one.trials("s"))
+        assert {row.state for row in fresh} == {"Waiting", "Running", "Complete", "Pruned", "Failed"}
+        assert list(await one.history("s")) == fresh
+        assert list(await two.history("s")) == fresh
+        sampler, space = OptunaSampler(), parse_space(new(0).distributions)
+        assert sampler.sample(await one.history("s"), space, 5) == sampler.sample(fresh, space, 5)
+    finally:
+        await pool.close()
+
+
+async def test_a_history_costs_what_has_changed(record_as: As) -> None:
+    record = await pinned(record_as)
+    await record.insert_trials(study_uid="s", trials=[new(n) for n in range(50)], at=AT)
+    for number in range(48):
+        await move(record, number, "Complete", objective=1.0)
+    before = await record.history("s")
+    await move(record, 48, "Running")
+    await record.insert_trials(study_uid="s", trials=[new(50)], at=AT)
+    after = await record.history("s")
+    assert [row.number for row in after if row not in before] == [48, 50]
+    assert all(mine is theirs for mine, theirs in zip(before[:48], after[:48], strict=True))
+    assert len({id(row.distributions) for row in after}) == 1
+
+
+async def test_the_history_that_was_asked_for_the_longest_time_ago_is_dropped(record_as: As, database_url: str) -> None:
+    record = await pinned(record_as)
+    for uid in ("t", "u"):
+        await record.pin_study(uid=uid, name=uid, spec={}, snapshot="d1", gate_starts_at=AT)
+    for uid in ("s", "t", "u"):
+        await record.insert_trials(study_uid=uid, trials=[new(n) for n in range(4)], at=AT)
+    async with await open_async_pool(database_url, "operator") as pool:
+        histories = Histories(pool, rows_kept=9)
+        read = {uid: await histories.read(uid) for uid in ("s", "t")}
+        assert (await histories.read("s"))[0] is read["s"][0]
+        await histories.read("u")
+        assert (await histories.read("s"))[0] is read["s"][0]
+        again = await histories.read("t")
+        assert again == read["t"]
+        assert again[0] is not read["t"][0]
 
 
 async def test_a_trainer_is_refused_numbers_that_are_none_and_trials_that_are_not_there(
@@ -352,6 +459,25 @@ async def test_new_rows_wake_whoever_watches(record_as: As, database_url: str) -
                 return
 
 
+async def test_what_a_trader_writes_all_day_wakes_nobody(record_as: As, database_url: str) -> None:
+    """Of a thousand traders each renews its lease every second and writes on every bar: a status can wait for its turn."""
+    trade(database_url)
+    with psycopg.connect(database_url, autocommit=True) as trader:
+        trader.execute("set role cappuccino_trader")
+        token = trader.execute("select token from account where name = 'a'").fetchone()
+        assert token is not None
+        with psycopg.connect(database_url, autocommit=True) as listener:
+            listener.execute("listen cappuccino")
+            for _ in range(3):
+                renewed = trader.execute("select held from account_renew('a', 'h', %s, 10)", token).fetchone()
+                assert renewed == (True,)
+            trader.execute("insert into equity select 'a', now() + make_interval(days => 1), 1, 1, '{}'")
+            trader.execute("insert into trader_state values ('a', '{}') on conflict (account) do update set state = '{}'")
+            assert list(listener.notifies(timeout=0.3)) == []
+            trader.execute("select account_acquire('a', 'simulated', 'h', 10)")  # a new process is news
+            assert [note.payload for note in listener.notifies(timeout=5, stop_after=1)] == ['["account", "a"]']
+
+
 async def test_a_repeated_event_counts_up(database_url: str) -> None:
     pool = await open_async_pool(database_url, "operator")
     events, key = PostgresEvents(pool), Key("Study", "default", "s")
@@ -361,6 +487,16 @@ async def test_a_repeated_event_counts_up(database_url: str) -> None:
     found = [(row["message"], row["count"], row["first_at"], row["last_at"]) for row in await events.of(key)]
     assert found == [("0.6", 1, AT, AT), ("0.5", 3, AT, AT + timedelta(minutes=2))]
     await pool.close()
+
+
+async def test_connections_that_the_server_has_ended_are_replaced_unnoticed(record: Record, database_url: str) -> None:
+    await asyncio.gather(*(record.studies() for _ in range(4)))
+    others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        assert admin.execute(f"select pg_terminate_backend(pid) {others}").rowcount >= 1
+        while admin.execute(f"select 1 {others}").fetchone():
+            await asyncio.sleep(0.01)
+        assert await asyncio.gather(*(record.studies() for _ in range(4))) == [[]] * 4
 
 
 async def test_a_second_runner_is_refused_until_the_first_is_gone(database_url: str) -> None:

@@ -1,4 +1,8 @@
-"""What every `Workloads` adapter does, with real processes; then what the local one promises when its runner is killed."""
+"""What every `Workloads` adapter does, with real processes; then what the local one promises when its runner is killed.
+
+The adapter of Kubernetes runs this suite on a whole cluster: where CAPPUCCINO_TEST_CLUSTER names a kubeconfig and
+CAPPUCCINO_TEST_IMAGE an image with this package (`make e2e` does). Without a kubelet, test_kubernetes_workloads.py.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,29 @@ import asyncio
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cappuccino.adapters.kubernetes.index import ClusterIndex
+from cappuccino.adapters.kubernetes.watch import Watcher
+from cappuccino.adapters.kubernetes.workloads import KubernetesWorkloads
 from cappuccino.adapters.local.workloads import LocalWorkloads
 from cappuccino.adapters.postgres.engine import open_async_pool
 from cappuccino.controllers.decision import Key, Workload, WorkloadStatus
 from cappuccino.core import lifeline
+from cappuccino.core.clock import SystemClock
 from cappuccino.core.processes import started
-from cappuccino.reconcile.ports import Workloads
 
-ADAPTERS = ["local"]
+from .grounds import Cluster, ClusterGround, Folder, Ground, LocalFolder, LocalGround, PodFolder, ProgramClient, of_environment
+
+ADAPTERS = ["local", *([pytest.param("kubernetes", marks=pytest.mark.timeout(900))] if of_environment() else [])]
 KEY = Key("Trial", "default", "t")
 RUNNER = Path(__file__).parent / "workload_runner.py"
 
@@ -46,11 +54,54 @@ async def pool(database_url: str) -> AsyncIterator[Any]:
     await opened.close()
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    given = of_environment()
+    assert given is not None
+    made = Cluster.made(*given)
+    yield made
+    made.removed()
+
+
 @pytest.fixture(params=ADAPTERS)
-async def workloads(request: pytest.FixtureRequest, pool: Any, tmp_path: Path) -> AsyncIterator[Workloads]:
-    supervisor = runner_module().local_workloads(pool, tmp_path, log_bound_bytes=100_000)
-    async with supervising(supervisor):
-        yield supervisor
+async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
+    if request.param == "local":
+        opened = local_ground(request.getfixturevalue("database_url"), tmp_path)
+    else:
+        opened = cluster_ground(request.getfixturevalue("cluster"))
+    async with opened as entered:
+        yield entered
+        assert await entered.folder.read("double") is None
+
+
+@asynccontextmanager
+async def local_ground(database_url: str, tmp_path: Path) -> AsyncIterator[Ground]:
+    pool = await open_async_pool(database_url, "operator")
+    async with pool, supervising(runner_module().local_workloads(pool, tmp_path)) as supervisor:
+        folder = LocalFolder(tmp_path)
+        yield LocalGround(workloads=supervisor, folder=folder, key=KEY, patience_seconds=60, says_after_success=True)
+
+
+@asynccontextmanager
+async def cluster_ground(cluster: Cluster) -> AsyncIterator[Ground]:
+    async with await ProgramClient.connect(kubeconfig=cluster.kubeconfig) as client:
+        index = ClusterIndex(client, namespaces=(cluster.namespace,))
+        await index.fill()
+        watching = asyncio.create_task(Watcher(client, index).run())
+        workloads = KubernetesWorkloads(client, index, cluster.settings(), clock=SystemClock())
+        ground = ClusterGround(
+            workloads=workloads,
+            folder=await PodFolder(cluster).made(),
+            key=KEY._replace(namespace=cluster.namespace),
+            patience_seconds=400,
+            says_after_success=False,  # the kubelet keeps them of failures only
+        )
+        ground.client = client
+        yield ground
+        for left in await workloads.list():
+            await workloads.stop(left.name, grace_seconds=1)
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 class supervising:  # noqa: N801 - reads as a statement
@@ -60,28 +111,51 @@ class supervising:  # noqa: N801 - reads as a statement
         self._supervisor = supervisor
         self._grace_seconds = grace_seconds
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> LocalWorkloads:
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(self._supervisor.run(self._stop, grace_seconds=self._grace_seconds))
         await asyncio.sleep(0)
+        return self._supervisor
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
         await self._task
 
 
-def workload(folder: Path, *arguments: str, name: str = "w", kind: Any = "finite", **options: Any) -> Workload:
+def workload(
+    folder: Path | str, *arguments: str, name: str = "w", kind: Any = "finite", key: Key = KEY, **options: Any
+) -> Workload:
     action, *rest = arguments
-    return Workload(name=name, kind=kind, arguments=(action, str(folder), *rest), keys=(KEY,), **options)
+    return Workload(name=name, kind=kind, arguments=(action, str(folder), *rest), keys=(key,), **options)
 
 
-async def until(workloads: Workloads, name: str, test: Callable[[WorkloadStatus], bool]) -> WorkloadStatus:
-    async with asyncio.timeout(60):
+async def start(ground: Ground, *arguments: str, **options: Any) -> None:
+    await ground.workloads.start(workload(ground.folder.path, *arguments, key=ground.key, **options))
+
+
+async def until(ground: Ground, name: str, test: Callable[[WorkloadStatus], bool]) -> WorkloadStatus:
+    return await reached(ground.workloads, name, test, seconds=ground.patience_seconds)
+
+
+async def reached(workloads: Any, name: str, test: Callable[[WorkloadStatus], bool], *, seconds: float = 60) -> WorkloadStatus:
+    async with asyncio.timeout(seconds):
         while True:
-            status = await workloads.observe(name)
+            status: WorkloadStatus | None = await workloads.observe(name)
             if status is not None and test(status):
                 return status
             await asyncio.sleep(0.02)
+
+
+async def shown(ground: Ground, name: str) -> str:
+    """The contents of that file, once there are any or it is `ready`."""
+    async with asyncio.timeout(ground.patience_seconds):
+        while (text := await ground.folder.read(name)) is None or not (text or name == "ready"):
+            await asyncio.sleep(0.02)
+    return text
+
+
+async def attempts(folder: Folder) -> int:
+    return len((await folder.read("begun") or "").split())
 
 
 async def appears(path: Path) -> None:
@@ -102,150 +176,155 @@ def over(status: WorkloadStatus) -> bool:
 # --- finite -----------------------------------------------------------------------------------------
 
 
-async def test_a_finite_workload_ends_once_with_its_exit_code_and_last_words(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "exit", "0"))
-    status = await until(workloads, "w", over)
-    assert (status.state, status.exit_code, status.restarts, status.message) == (
-        "Succeeded", 0, 0, "attempt 1 says goodbye",
-    )  # fmt: skip
-    assert status.keys == (KEY,)
+async def test_a_finite_workload_ends_once_with_its_exit_code_and_last_words(ground: Ground) -> None:
+    await start(ground, "exit", "0")
+    status = await until(ground, "w", over)
+    words = "attempt 1 says goodbye" if ground.says_after_success else ""
+    assert (status.state, status.exit_code, status.restarts, status.message) == ("Succeeded", 0, 0, words)
+    assert status.keys == (ground.key,)
     assert status.started_at is not None
     assert status.finished_at is not None
-    assert [s.name for s in await workloads.list()] == ["w"]
+    assert [s.name for s in await ground.workloads.list()] == ["w"]
 
 
-async def test_starting_a_name_again_changes_nothing_even_after_its_end(workloads: Workloads, tmp_path: Path) -> None:
-    await asyncio.gather(*(workloads.start(workload(tmp_path, "exit", "0")) for _ in range(5)))
-    await until(workloads, "w", over)
-    await workloads.start(workload(tmp_path, "exit", "1"))
-    await workloads.start(workload(tmp_path, "exit", "0", name="other"))
-    await until(workloads, "other", over)
-    assert len(begun(tmp_path)) == 2
+async def test_the_last_words_of_a_failure_are_its_message(ground: Ground) -> None:
+    await start(ground, "exit", "1", retries=0)
+    status = await until(ground, "w", over)
+    assert (status.state, status.exit_code, status.message) == ("Failed", 1, "attempt 1 says goodbye")
 
 
-async def test_a_crash_is_retried_until_the_retries_are_used_up(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "exit", "1", retries=2))
-    status = await until(workloads, "w", over)
-    assert (status.state, status.exit_code, status.restarts, len(begun(tmp_path))) == ("Failed", 1, 2, 3)
+async def test_starting_a_name_again_changes_nothing_even_after_its_end(ground: Ground) -> None:
+    await asyncio.gather(*(start(ground, "exit", "0") for _ in range(5)))
+    await until(ground, "w", over)
+    await start(ground, "exit", "1")
+    await start(ground, "exit", "0", name="other")
+    await until(ground, "other", over)
+    assert await attempts(ground.folder) == 2
 
 
-async def test_a_crash_that_does_not_repeat_is_forgiven(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "exit", "1,1,0", retries=2))
-    assert (await until(workloads, "w", over)).state == "Succeeded"
+async def test_a_crash_is_retried_until_the_retries_are_used_up(ground: Ground) -> None:
+    await start(ground, "exit", "1", retries=2)
+    status = await until(ground, "w", over)
+    assert (status.state, status.exit_code, status.restarts, await attempts(ground.folder)) == ("Failed", 1, 2, 3)
+
+
+async def test_a_crash_that_does_not_repeat_is_forgiven(ground: Ground) -> None:
+    await start(ground, "exit", "1,1,0", retries=2)
+    assert (await until(ground, "w", over)).state == "Succeeded"
 
 
 @pytest.mark.parametrize("code", ["2", "3"])
-async def test_an_exit_code_that_a_retry_cannot_change_is_final(workloads: Workloads, tmp_path: Path, code: str) -> None:
-    await workloads.start(workload(tmp_path, "exit", code))
-    status = await until(workloads, "w", over)
-    assert (status.state, status.exit_code, len(begun(tmp_path))) == ("Failed", int(code), 1)
+async def test_an_exit_code_that_a_retry_cannot_change_is_final(ground: Ground, code: str) -> None:
+    await start(ground, "exit", code)
+    status = await until(ground, "w", over)
+    assert (status.state, status.exit_code, await attempts(ground.folder)) == ("Failed", int(code), 1)
 
 
-async def test_preemption_and_a_dependency_that_is_away_never_count(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "exit", "143,75,143,0", retries=0))
-    status = await until(workloads, "w", over)
+async def test_preemption_and_a_dependency_that_is_away_never_count(ground: Ground) -> None:
+    await start(ground, "exit", "143,75,143,0", retries=0)
+    status = await until(ground, "w", over)
     assert (status.state, status.restarts) == ("Succeeded", 3)
 
 
-async def test_a_workload_that_takes_too_long_fails(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "sleep", timeout_seconds=0.3))
-    status = await until(workloads, "w", over)
-    assert (status.state, status.message) == ("Failed", "it did not end within 0.3 s")
+async def test_a_workload_that_takes_too_long_fails(ground: Ground) -> None:
+    await start(ground, "sleep", timeout_seconds=1)
+    status = await until(ground, "w", over)
+    assert (status.state, status.exit_code, status.message) == ("Failed", 124, "it did not end within 1 s")
 
 
-async def test_a_killed_workload_is_started_again(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "sleep"))
-    await appears(tmp_path / "ready")
-    (tmp_path / "ready").unlink()
-    os.kill(begun(tmp_path)[0], signal.SIGKILL)
-    await appears(tmp_path / "ready")
-    status = await until(workloads, "w", lambda s: s.state == "Running")
+async def test_a_killed_workload_is_started_again(ground: Ground) -> None:
+    await start(ground, "sleep")
+    await shown(ground, "ready")
+    await ground.folder.remove("ready")
+    await ground.kill()
+    await shown(ground, "ready")
+    status = await until(ground, "w", lambda s: s.state == "Running")
     assert status.restarts == 1
 
 
 # --- continuous -------------------------------------------------------------------------------------
 
 
-async def test_a_continuous_workload_is_started_again_until_its_exit_code_is_final(
-    workloads: Workloads, tmp_path: Path
-) -> None:
-    await workloads.start(workload(tmp_path, "exit", "1,143,75,1,0", kind="continuous"))
-    status = await until(workloads, "w", over)
+async def test_a_continuous_workload_is_started_again_until_its_exit_code_is_final(ground: Ground) -> None:
+    await start(ground, "exit", "1,143,75,1,0", kind="continuous")
+    status = await until(ground, "w", over)
     assert (status.state, status.restarts, status.failures) == ("Succeeded", 4, 2)
 
 
 @pytest.mark.parametrize("code", [2, 3, 70])
-async def test_a_continuous_workload_that_a_person_must_mend_is_not_started_again(
-    workloads: Workloads, tmp_path: Path, code: int
-) -> None:
-    await workloads.start(workload(tmp_path, "exit", f"{code},0", kind="continuous"))
-    status = await until(workloads, "w", over)
+async def test_a_continuous_workload_that_a_person_must_mend_is_not_started_again(ground: Ground, code: int) -> None:
+    await start(ground, "exit", f"{code},0", kind="continuous")
+    status = await until(ground, "w", over)
     assert (status.state, status.exit_code, status.restarts) == ("Failed", code, 0)
 
 
 # --- stopping ---------------------------------------------------------------------------------------
 
 
-async def test_a_stopped_workload_is_told_first_and_then_forgotten(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "polite"))
-    await appears(tmp_path / "ready")
-    await workloads.stop("w")
-    assert (tmp_path / "polite").exists()
-    assert await workloads.observe("w") is None
-    assert started(begun(tmp_path)[0]) is None
-    await workloads.start(workload(tmp_path, "exit", "0"))
-    assert (await until(workloads, "w", over)).state == "Succeeded"
+async def test_a_stopped_workload_is_told_first_and_then_forgotten(ground: Ground) -> None:
+    await start(ground, "polite")
+    await shown(ground, "ready")
+    await ground.workloads.stop("w")
+    assert await ground.folder.read("polite") is not None
+    assert await ground.workloads.observe("w") is None
+    assert await ground.folder.quiet()
+    await start(ground, "exit", "0")
+    assert (await until(ground, "w", over)).state == "Succeeded"
 
 
-async def test_a_workload_that_ignores_the_signal_is_killed_after_the_grace(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "stubborn", kind="continuous"))
-    await appears(tmp_path / "ready")
-    await workloads.stop("w", grace_seconds=0.2)
-    assert started(begun(tmp_path)[0]) is None
-    assert await workloads.list() == []
+async def test_a_workload_that_ignores_the_signal_is_killed_after_the_grace(ground: Ground) -> None:
+    await start(ground, "stubborn", kind="continuous")
+    await shown(ground, "ready")
+    assert not await ground.folder.quiet()
+    await ground.workloads.stop("w", grace_seconds=0.2)
+    assert await ground.folder.quiet()
+    assert await ground.workloads.list() == []
 
 
-async def test_the_children_of_a_workload_end_with_it(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "family"))
-    await appears(tmp_path / "grandchild")
-    await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        while not (tmp_path / "grandchild").read_text():
-            await asyncio.sleep(0.01)
-    await workloads.stop("w", grace_seconds=5)
-    await gone(int((tmp_path / "grandchild").read_text()))
+async def test_the_children_of_a_workload_end_with_it(ground: Ground) -> None:
+    await start(ground, "family")
+    await shown(ground, "grandchild")
+    await ground.workloads.stop("w", grace_seconds=5)
+    async with asyncio.timeout(20):
+        while not await ground.folder.quiet():
+            await asyncio.sleep(0.02)
 
 
-async def test_stopping_what_is_absent_is_success(workloads: Workloads) -> None:
-    await workloads.stop("never")
-    assert await workloads.observe("never") is None
+async def test_stopping_what_is_absent_is_success(ground: Ground) -> None:
+    await ground.workloads.stop("never")
+    assert await ground.workloads.observe("never") is None
 
 
-async def test_a_workload_between_two_attempts_can_be_stopped(workloads: Workloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "exit", "1", kind="continuous"))
-    await until(workloads, "w", lambda s: s.restarts >= 1)
-    await workloads.stop("w")
-    attempts = len(begun(tmp_path))
-    await workloads.start(workload(tmp_path, "exit", "0", name="other"))
-    await until(workloads, "other", over)
-    assert len(begun(tmp_path)) == attempts + 1
+async def test_a_workload_between_two_attempts_can_be_stopped(ground: Ground) -> None:
+    await start(ground, "exit", "1", kind="continuous")
+    await until(ground, "w", lambda s: s.restarts >= 1)
+    await ground.workloads.stop("w")
+    before = await attempts(ground.folder)
+    await start(ground, "exit", "0", name="other")
+    await until(ground, "other", over)
+    assert await attempts(ground.folder) == before + 1
 
 
-async def test_a_watch_tells_the_keys_of_workloads_that_change(workloads: Workloads, tmp_path: Path) -> None:
-    async with asyncio.timeout(60), aclosing(workloads.watch()) as watch:  # type: ignore[type-var]
+async def test_a_watch_tells_the_keys_of_workloads_that_change(ground: Ground) -> None:
+    async with asyncio.timeout(60), aclosing(ground.workloads.watch()) as watch:  # type: ignore[type-var]
         told = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
-        await workloads.start(workload(tmp_path, "exit", "0"))
-        assert await told == KEY
+        await start(ground, "exit", "0")
+        assert await told == ground.key
 
 
-async def test_a_log_has_a_bound(workloads: LocalWorkloads, tmp_path: Path) -> None:
-    await workloads.start(workload(tmp_path, "loud"))
-    await appears(tmp_path / "ready")
-    async with asyncio.timeout(30):
-        while workloads.log_path("w").stat().st_size > 100_000:
-            await asyncio.sleep(0.05)
-    assert workloads.log_path("w").with_name("w.log.1").exists()
+# --- the local one ----------------------------------------------------------------------------------
+
+
+async def test_a_log_has_a_bound(pool: Any, tmp_path: Path) -> None:
+    supervisor = runner_module().local_workloads(pool, tmp_path, log_bound_bytes=100_000)
+    async with supervising(supervisor):
+        await supervisor.start(workload(tmp_path, "loud"))
+        await appears(tmp_path / "ready")
+        async with asyncio.timeout(30):
+            while supervisor.log_path("w").stat().st_size > 100_000:
+                await asyncio.sleep(0.05)
+        assert supervisor.log_path("w").with_name("w.log.1").exists()
 
 
 # --- the runner goes --------------------------------------------------------------------------------
@@ -310,7 +389,9 @@ async def test_workloads_die_with_a_killed_runner_and_run_again_under_the_next_o
             runner.kill()
     supervisor = runner_module().local_workloads(pool, tmp_path)
     async with supervising(supervisor):
-        status = await until(supervisor, "w", lambda s: s.restarts == 1 and s.state == "Running" and len(begun(tmp_path)) == 2)
+        status = await reached(
+            supervisor, "w", lambda s: s.restarts == 1 and s.state == "Running" and len(begun(tmp_path)) == 2
+        )
         first, second = begun(tmp_path)
         await gone(first)
         assert status.failures == 0
@@ -354,7 +435,7 @@ async def test_a_runner_that_stops_preempts_and_the_next_one_goes_on(pool: Any, 
         await supervisor.start(workload(tmp_path, "polite", retries=0))
         await supervisor.start(workload(tmp_path, "exit", "0", name="done"))
         await appears(tmp_path / "ready")
-        await until(supervisor, "done", over)
+        await reached(supervisor, "done", over)
     assert (tmp_path / "polite").exists()
     status = await supervisor.observe("w")
     assert status is not None

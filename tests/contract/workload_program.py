@@ -33,7 +33,8 @@ def main() -> int:
     if action == "polite":
         signal.signal(signal.SIGTERM, lambda *_: ((folder / "polite").touch(), sys.exit(143)))
     if action == "family":
-        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as grandchild:
+        child = [sys.executable, "-c", "import time; time.sleep(600)"]
+        with subprocess.Popen(child, pass_fds=[alone.fileno()]) as grandchild:  # it holds the lock too
             (folder / "grandchild").write_text(str(grandchild.pid))
             time.sleep(600)
     if action == "loud":

@@ -17,9 +17,12 @@ import pytest
 import yaml
 
 from cappuccino.adapters.local.cluster import LocalCluster
+from cappuccino.controllers.trader import FINALIZER
 from cappuccino.core.errors import InvalidInput, NotFound, RetryLater
 from cappuccino.entrypoints import runner, smoke
 from cappuccino.entrypoints.settings import DATABASE_URL, EXCHANGE_URL, SPEC
+from cappuccino.reconcile.observers import DEPLOYMENT_LABEL
+from tests.unit.controllers import builders as build
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = yaml.safe_load((ROOT / "charts/cappuccino/values.yaml").read_text())
@@ -64,6 +67,7 @@ def services(exchange: str, database_url: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(DATABASE_URL, database_url)
 
 
+@pytest.mark.slow
 async def test_a_trial_comes_through_to_a_halted_trader_and_nothing_is_left(tmp_path: Path, services: None) -> None:
     said: list[str] = []
     async with cluster(tmp_path) as local:
@@ -88,6 +92,17 @@ async def test_time_that_is_up_ends_the_run_and_is_cleaned_up(tmp_path: Path, se
         with pytest.raises(RetryLater, match="not through within 1 s"):
             await smoke.attempt(made(local, []), smoke.dataset(MARKET, SYMBOL), seconds=1)
         assert await left(local) == []
+
+
+async def test_what_cannot_be_deleted_is_said(tmp_path: Path, services: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing reconciles here, so that a Trader's finalizer stays."""
+    monkeypatch.setattr(smoke, "CLEAN_SECONDS", 1.0)
+    async with runner.started(runner.RunnerSettings(state=tmp_path)) as started:
+        run = made(started.cluster, [])
+        metadata = {"name": "one", "namespace": "default", "labels": {DEPLOYMENT_LABEL: run.name}, "finalizers": [FINALIZER]}
+        await run.objects.create(build.trader().to_json() | {"metadata": metadata})
+        with pytest.raises(RetryLater, match="test-0 is not deleted after 1 s: see the events of its Trader"):
+            await smoke.attempt(run, smoke.dataset(MARKET, SYMBOL), seconds=1)
 
 
 async def test_an_object_that_somebody_deletes_is_missed(tmp_path: Path, services: None) -> None:

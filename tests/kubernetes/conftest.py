@@ -26,6 +26,7 @@ TAG = "e2e"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", default=",".join(DEFAULT), help="all, or names with commas between")
+    parser.addoption("--loaded", action="store_true", help="the cluster has the images already: do not build them")
     parser.addoption("--keep", action="store_true", help="leave the release and the cluster as they are at the end")
 
 
@@ -54,8 +55,10 @@ def kubeconfig(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def images(kubeconfig: Path) -> str:
+def images(kubeconfig: Path, request: pytest.FixtureRequest) -> str:
     """Built from this tree and known to the node; their tag."""
+    if request.config.getoption("--loaded"):
+        return TAG
     started, archives = time.monotonic(), FOLDER / "images"
     archives.mkdir(parents=True, exist_ok=True)
     run(
@@ -70,7 +73,7 @@ def images(kubeconfig: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def scene(kubeconfig: Path, images: str) -> Scene:
+def scene(kubeconfig: Path, images: str, request: pytest.FixtureRequest) -> Scene:
     """The chart, installed in a namespace of its own that admits restricted pods only."""
     scene = Scene(kubeconfig=kubeconfig, helm_binary=binary("helm"), tag=images, values=VALUES)
     namespace = {
@@ -78,6 +81,8 @@ def scene(kubeconfig: Path, images: str) -> Scene:
         "kind": "Namespace",
         "metadata": {"name": scene.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
     }
+    if request.config.getoption("--loaded") and scene.helm("status", scene.release, check=False).returncode == 0:
+        return scene  # as an earlier run left it with --keep
     scene.apply(namespace)
     folder = FOLDER / "volumes"
     shutil.rmtree(folder, ignore_errors=True)

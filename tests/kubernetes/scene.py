@@ -5,7 +5,6 @@ Commands are the real ones. Processes inside containers are found and killed fro
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
@@ -26,10 +25,6 @@ from typing import Any
 import psycopg
 import requests
 import yaml
-
-from cappuccino.adapters.postgres.engine import open_async_pool
-from cappuccino.adapters.postgres.record import PostgresRecord
-from cappuccino.controllers.rows import AccountRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "e2e"
@@ -58,7 +53,7 @@ def eventually(what: str, test: Callable[[], Any], *, within: float = PATIENCE, 
     while time.monotonic() < deadline:
         try:
             last = test()
-        except (AssertionError, OSError, requests.RequestException, psycopg.Error) as error:
+        except (AssertionError, OSError, requests.RequestException, psycopg.Error, subprocess.TimeoutExpired) as error:
             last = error
         else:
             if last:
@@ -217,17 +212,6 @@ class Scene:
         found: dict[str, Any] = answer.json()
         return found
 
-    def account(self, name: str) -> AccountRecord:
-        async def read(url: str) -> AccountRecord:
-            pool = await open_async_pool(url, "operator", max_size=1)
-            try:
-                return await PostgresRecord(pool).record_of_account(name)
-            finally:
-                await pool.close()
-
-        with self.record() as url:
-            return asyncio.run(read(url))
-
     def assert_books_agree(self, trader: str) -> int:
         """Every fill of the exchange up to its present instant is in the record as it is there, and no other up to then.
 
@@ -236,14 +220,14 @@ class Scene:
         """
         account = self.get("trader", trader)["spec"]["account"]
         theirs = {row["execution_id"]: row for row in self.exchange(f"accounts/{account}/ledger")["fills"]}
-        newest = max((_instant(row["filled_at"]) for row in theirs.values()), default=datetime(1970, 1, 1, tzinfo=UTC))
+        newest = max((_instant(row["at"]) for row in theirs.values()), default=datetime(1970, 1, 1, tzinfo=UTC))
 
         def settled() -> bool:
-            ours = {row["execution_id"]: row for row in self.account(account).fills if row["filled_at"] <= newest}
+            statement = "select execution_id, qty, price, fee from fill where account = %s and filled_at <= %s"
+            ours = {row[0]: row[1:] for row in self.rows(statement, account, newest)}
             assert ours.keys() == theirs.keys(), f"{trader}: {sorted(ours.keys() ^ theirs.keys())[:5]} on one side only"
-            for key, row in ours.items():
-                for name in ("qty", "price", "fee"):
-                    assert Decimal(str(row[name])) == Decimal(str(theirs[key][name])), (trader, key, name)
+            for key, numbers in ours.items():
+                assert numbers == tuple(Decimal(str(theirs[key][name])) for name in ("qty", "price", "fee")), (trader, key)
             return True
 
         eventually(f"the books of {trader} agree", settled, within=60, every=1)
@@ -260,8 +244,12 @@ class Scene:
         )
         assert counted == (budget, budget, budget, budget - 1)
         assert document["status"]["trials"]["complete"] == budget
-        jobs = [job["metadata"]["name"] for job in self.list("jobs", "app.kubernetes.io/component=train")]
-        assert [name for name in jobs if name.startswith(f"{study}-")] == []
+
+        def jobs() -> list[str]:
+            names = [job["metadata"]["name"] for job in self.list("jobs", "app.kubernetes.io/component=train")]
+            return [name for name in names if name.startswith(f"{study}-")]
+
+        eventually("its Jobs are forgotten", lambda: jobs() == [], within=60)
 
     def logs_since(self, began: datetime) -> list[str]:
         """Error lines of the release's own parts, other than what breaking something on purpose explains."""

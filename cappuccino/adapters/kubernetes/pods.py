@@ -198,7 +198,7 @@ def _health() -> Document:
     """Ready is: may trade. Alive is: answers at all, for a halted trader must go on."""
     asked = {"port": HEALTH_PORT, "scheme": "HTTP"}
     return {
-        "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
+        "ports": [{"name": "metrics", "containerPort": HEALTH_PORT}],
         "startupProbe": {"httpGet": {"path": "/metrics", **asked}, "periodSeconds": 5, "failureThreshold": 60},
         "livenessProbe": {"httpGet": {"path": "/metrics", **asked}, "periodSeconds": 15, "timeoutSeconds": 5},
         "readinessProbe": {"httpGet": {"path": "/healthz", **asked}, "periodSeconds": 5, "timeoutSeconds": 5},

@@ -13,8 +13,6 @@ from cappuccino.api.meta import Model, explain
 from cappuccino.api.study import Quantity, Toleration
 from cappuccino.core.errors import InvalidInput
 
-Program = Literal["train", "validate", "trade", "ingest"]
-
 
 class Images(Model):
     train: str = Field(min_length=1)
@@ -61,6 +59,15 @@ class Resources(Model):
     limits: dict[str, Quantity] = {}
 
 
+class Programs(Model):
+    """Defaults by program, under what a workload asks for."""
+
+    train: Resources = Resources()
+    validate_: Resources = Field(default=Resources(), alias="validate")
+    trade: Resources = Resources()
+    ingest: Resources = Resources()
+
+
 class PodSettings(Model):
     images: Images
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -70,7 +77,7 @@ class PodSettings(Model):
     artifacts: Artifacts
     exchange: Exchange = Exchange()
     environment: dict[str, str] = {}
-    programs: dict[Program, Resources] = {}
+    programs: Programs = Programs()
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
     deletion_grace_seconds: int = Field(default=30, ge=1, le=3600)
@@ -88,4 +95,6 @@ class PodSettings(Model):
             raise InvalidInput(explain(error, cls, source=str(path))) from error
 
     def resources(self, program: str) -> Resources:
-        return next((found for name, found in self.programs.items() if name == program), Resources())
+        programs = self.programs
+        known = {"train": programs.train, "validate": programs.validate_, "trade": programs.trade, "ingest": programs.ingest}
+        return known.get(program, Resources())

@@ -6,19 +6,17 @@ autocommit: a statement is a transaction unless `connection.transaction()` says 
 
 from __future__ import annotations
 
+import asyncio
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import psycopg
-from alembic import command
-from alembic.config import Config
 from psycopg import AsyncConnection, Connection, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 from cappuccino.core.errors import InvalidInput, RetryLater
 
@@ -58,7 +56,7 @@ def open_pool(url: str, role: Role, *, min_size: int = 1, max_size: int = 4) -> 
         max_size=max_size,
         timeout=_WAIT_SECONDS,
         configure=configure,
-        check=ConnectionPool.check_connection,
+        check=_check_connection,
         open=False,
         name=f"cappuccino-{role}",
     )
@@ -71,7 +69,7 @@ async def open_async_pool(
     url: str, role: Role, *, min_size: int = 1, max_size: int = 4
 ) -> AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]:
     """As open_pool, for asyncio."""
-    _check(url, role)
+    await asyncio.to_thread(_check, url, role)
 
     async def configure(connection: AsyncConnection[tuple[Any, ...]]) -> None:
         await connection.execute(_set_role(role))
@@ -83,13 +81,31 @@ async def open_async_pool(
         max_size=max_size,
         timeout=_WAIT_SECONDS,
         configure=configure,
-        check=AsyncConnectionPool.check_connection,
+        check=_check_async_connection,
         open=False,
         name=f"cappuccino-{role}",
     )
     with away_is_retry():
         await pool.open(wait=True, timeout=_WAIT_SECONDS)
     return pool
+
+
+def _check_connection(connection: Connection[Any]) -> None:
+    if _has_news(connection.fileno()):
+        ConnectionPool.check_connection(connection)
+
+
+async def _check_async_connection(connection: AsyncConnection[Any]) -> None:
+    if _has_news(connection.fileno()):
+        await AsyncConnectionPool.check_connection(connection)
+
+
+def _has_news(fileno: int) -> bool:
+    """Whether an idle connection has something to read: its end, if its server has gone. A question each time would cost as
+    much as most statements."""
+    poll = select.poll()
+    poll.register(fileno, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def migrate(url: str) -> None:
@@ -99,6 +115,11 @@ def migrate(url: str) -> None:
         InvalidInput: the login may not create roles, or the URL is wrong.
         RetryLater: the server is away.
     """
+    from alembic import command  # 20 MB that only a migrator needs
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
     parse_url(url)
     with away_is_retry(), psycopg.connect(url, **_keywords("migrator")) as lock:
         lock.execute("select pg_advisory_lock(%s)", [_MIGRATION_LOCK])

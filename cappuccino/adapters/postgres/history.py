@@ -25,10 +25,13 @@ _COLUMNS = (
     "t.number, t.phase, t.parameters, t.distributions::text, t.seed, t.state, t.reason, t.objective, t.bundle_digest,"
     " t.created_at, t.started_at, t.finished_at"
 )
-_CHANGED = (
-    f"select {_COLUMNS} from unnest(%s::int[], %s::text[]) known (number, state)"  # noqa: S608
-    " join trial t on t.study_uid = %s and t.number = known.number and t.state <> known.state"
-    f" union all select {_COLUMNS} from trial t where t.study_uid = %s and t.number >= %s"
+_CHANGED = " union all ".join(
+    f"select {_COLUMNS} from trial t where t.study_uid = %(study)s and {which}"  # noqa: S608
+    for which in (
+        "t.number = any(%(waiting)s) and t.state <> 'Waiting'",
+        "t.number = any(%(running)s) and t.state <> 'Running'",
+        "t.number >= %(next)s",
+    )
 ).encode()
 _STATES: dict[str, TrialState] = {state: state for state in get_args(TrialState)}
 _ROWS_KEPT = 100_000
@@ -56,7 +59,8 @@ class _History:
     def __init__(self, study_uid: str) -> None:
         self._study_uid = study_uid
         self._rows: dict[int, TrialRow] = {}
-        self._open: dict[int, str] = {}  # number -> state, of those that have not finished
+        self._waiting: set[int] = set()
+        self._running: set[int] = set()
         self._next = 0  # every number below it is known
         self._distributions: dict[str, Mapping[str, Any]] = {}  # by their text: one for each phase
         self._reading = asyncio.Lock()
@@ -68,8 +72,8 @@ class _History:
         async with self._reading:
             with away_is_retry():
                 async with pool.connection() as connection:
-                    numbers, states = list(self._open), list(self._open.values())
-                    cursor = await connection.execute(_CHANGED, [numbers, states, self._study_uid, self._study_uid, self._next])
+                    known = {"waiting": list(self._waiting), "running": list(self._running), "next": self._next}
+                    cursor = await connection.execute(_CHANGED, {"study": self._study_uid, **known})
                     changed = await cursor.fetchall()
             for values in changed:
                 self._note(self._row(values))
@@ -79,10 +83,8 @@ class _History:
 
     def _note(self, row: TrialRow) -> None:
         self._rows[row.number] = row
-        if row.finished:
-            self._open.pop(row.number, None)
-        else:
-            self._open[row.number] = row.state
+        for numbers, state in ((self._waiting, "Waiting"), (self._running, "Running")):
+            numbers.add(row.number) if row.state == state else numbers.discard(row.number)
 
     def _row(self, values: TupleRow) -> TrialRow:
         """What many rows have in common is in memory once."""

@@ -142,14 +142,14 @@ class PostgresRecord:
         return await self._histories.read(study_uid)
 
     async def peers(self, study_uid: str, number: int, step: int) -> list[float]:
-        found = await self._all(
-            "select value from trial_report join trial using (study_uid, number)"
+        row = await self._one(
+            "select coalesce(array_agg(value), '{}') as peers from trial_report join trial using (study_uid, number)"
             " where study_uid = %s and step = %s and number <> %s and state in ('Complete', 'Pruned')",
             study_uid,
             step,
             number,
         )
-        return [row["value"] for row in found]
+        return list(row["peers"]) if row else []
 
     async def set_trial_state(
         self,

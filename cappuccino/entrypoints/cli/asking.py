@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cappuccino.core.errors import RetryLater
+from cappuccino.core.errors import InvalidInput, RetryLater
 
 if TYPE_CHECKING:
     from cappuccino.controllers.requests import Verb
@@ -15,19 +15,35 @@ if TYPE_CHECKING:
     from cappuccino.reconcile.ports import Document, Key
 
 _POLL_SECONDS = 0.25
+_ROLES = {"halt": "<release>-halter", "resume": "<release>-halter", "approve": "<release>-approver"}
 
 
-async def ask_for(cluster: Cluster, key: Key, document: Document, verb: Verb, text: str, *, reason: str) -> str:
+async def ask_for(cluster: Cluster, document: Document, verb: Verb, text: str, *, reason: str, actor: str) -> str:
     """Set the request on the object that `document` is; the mark by which it is seen that it has been acted on."""
     from cappuccino.controllers.requests import read, setting
     from cappuccino.core.clock import SystemClock
+    from cappuccino.reconcile.wake import key_of
 
     at = SystemClock().now().isoformat(timespec="microseconds")
-    annotations = setting(verb, text, actor=await cluster.user(), at=at, reason=reason)
-    await cluster.objects.patch_metadata(key, uid=document["metadata"]["uid"], annotations=annotations)
+    annotations = setting(verb, text, actor=actor, at=at, reason=reason)
+    try:
+        await cluster.objects.patch_metadata(key_of(document), uid=document["metadata"]["uid"], annotations=annotations)
+    except InvalidInput as error:
+        if " cannot patch " not in str(error):
+            raise
+        raise InvalidInput(f"{error}; the chart's role {_ROLES[verb.name]} holds it") from error
     request = read(annotations, verb)
     assert request is not None  # it was just written
     return request.mark
+
+
+async def last_word(cluster: Cluster, key: Key, reason: str) -> str:
+    """The message of the newest event of that reason; empty when there is none, or it may not be looked at."""
+    try:
+        told = [str(event["message"]) for event in await cluster.events(key) if event["reason"] == reason]
+    except InvalidInput:
+        return ""
+    return told[-1] if told else ""
 
 
 def acted(document: Document, verb: Verb, mark: str) -> bool:

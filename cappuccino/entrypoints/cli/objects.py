@@ -136,7 +136,12 @@ def describe(target: Target, what: Words = None) -> None:
                 else [await _existing(cluster, kind, name)]
             )
             for document in documents:
-                events = await cluster.events(Key(kind, cluster.namespace, document["metadata"]["name"]))
+                key = Key(kind, cluster.namespace, document["metadata"]["name"])
+                try:
+                    events = await cluster.events(key)
+                except InvalidInput as error:  # who may look at the object may not look at its events
+                    typer.echo(f"warning: without events: {error}", err=True)
+                    events = ()
                 texts.append(described(document, events))
         return texts or [f"no objects in namespace {cluster.namespace}"]
 

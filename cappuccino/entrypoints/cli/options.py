@@ -49,7 +49,9 @@ _TARGET: dict[str, tuple[Any, Any]] = {
     "namespace": (
         Annotated[
             str,
-            typer.Option("--namespace", "-n", show_default=False, help="Of the objects. Default: the context's, else default."),
+            typer.Option(
+                "--namespace", "-n", show_default=False, help="Namespace of the objects. Default: the context's, else default."
+            ),
         ],
         "",
     ),

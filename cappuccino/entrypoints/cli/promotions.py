@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -48,11 +48,12 @@ def promote(
 
     async def run(cluster: Cluster) -> str:
         from cappuccino.controllers.requests import APPROVE
-        from cappuccino.entrypoints.cli.asking import acted, ask_for, awaited
+        from cappuccino.entrypoints.cli.asking import acted, ask_for, awaited, last_word
+        from cappuccino.reconcile.wake import key_of
 
         document = await _existing(cluster, name)
-        key = _key(document)
-        mark = await ask_for(cluster, key, document, APPROVE, word, reason=reason)
+        key = key_of(document)
+        mark = await ask_for(cluster, document, APPROVE, word, reason=reason, actor=await cluster.user())
         await awaited(cluster, key, lambda now: acted(now, APPROVE, mark), seconds=timeout)
         before = _promoted(document)
         try:
@@ -64,7 +65,8 @@ def promote(
         told = _promoted(now)
         if _is_promoted(now, word):
             return told["message"]
-        raise InvalidInput(told["message"] if told["reason"] == "Refused" else _refusals(await cluster.events(key), word))
+        refusal = told["message"] if told["reason"] == "Refused" else await last_word(cluster, key, "Refused")
+        raise InvalidInput(refusal or f"{word} was not promoted: `describe` the Deployment says why")
 
     typer.echo(ask(target, run))
 
@@ -124,12 +126,6 @@ async def _existing(cluster: Cluster, name: str) -> Any:
     return document
 
 
-def _key(document: Mapping[str, Any]) -> Any:
-    from cappuccino.controllers.decision import Key
-
-    return Key("Deployment", document["metadata"]["namespace"], document["metadata"]["name"])
-
-
 def _promoted(document: Mapping[str, Any]) -> dict[str, str]:
     """Reason and message of its condition Promoted."""
     conditions = (document.get("status") or {}).get("conditions", ())
@@ -144,11 +140,6 @@ def _is_promoted(document: Mapping[str, Any], word: str) -> bool:
     listed = [CandidateStatus.model_validate(c) for c in (document.get("status") or {}).get("candidates", ())]
     chosen = find(listed, word)
     return chosen is not None and chosen.verdict == "Promoted"
-
-
-def _refusals(events: Sequence[Mapping[str, Any]], word: str) -> str:
-    refused = [str(event["message"]) for event in events if event["reason"] == "Refused"]
-    return refused[-1] if refused else f"{word} was not promoted: `describe` the Deployment says why"
 
 
 def _from_status(document: Mapping[str, Any]) -> list[dict[str, Any]]:

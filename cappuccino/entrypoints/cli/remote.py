@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kubernetes.aio.client import ApiException, CoreV1Api
+import aiohttp
+import yaml
+from kubernetes.aio.client import CoreV1Api
 from kubernetes.aio.config.kube_config import KubeConfigMerger
 
 from cappuccino.adapters.kubernetes.answers import error_of, status_of
@@ -29,6 +31,7 @@ from cappuccino.reconcile.ports import Document, Key, Objects, Record
 REVIEW = ApiResource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview")
 KUBECONFIG = "KUBECONFIG"
 OPERATOR_LABELS, OPERATOR_CONTAINER = "app.kubernetes.io/name=cappuccino,app.kubernetes.io/component=operator", "operator"
+_FOLLOWED_SECONDS = 365 * 86400.0
 _BY_EXIT_CODE = {kind.exit_code: kind for kind in (InvalidInput, IntegrityError, InvariantViolation, RetryLater)}
 
 
@@ -75,17 +78,19 @@ class Remote:
 
     async def log(self, pod: str, *, container: str | None, tail: int, follow: bool) -> AsyncIterator[bytes]:
         """What a container wrote, piece by piece."""
-        given: dict[str, Any] = {"follow": follow, "_preload_content": False}
+        given: dict[str, Any] = {"follow": follow, "_request_timeout": _FOLLOWED_SECONDS if follow else None}
         given |= {"container": container} if container else {}
         given |= {"tail_lines": tail} if tail >= 0 else {}
+        what = f"log of pod/{pod}"
         try:
-            answer: Any = await CoreV1Api(self.client.api).read_namespaced_pod_log(pod, self.namespace, **given)
+            core = CoreV1Api(self.client.api)
+            answer = await core.read_namespaced_pod_log_without_preload_content(pod, self.namespace, **given)
             if answer.status >= 400:
-                raise error_of(answer.status, status_of(await answer.read()), what=f"log of pod/{pod}")
-            async for chunk in answer.response.content.iter_any():
+                raise error_of(answer.status, status_of(await answer.read()), what=what)
+            async for chunk in answer.content.iter_any():
                 yield chunk
-        except ApiException as error:
-            raise error_of(error.status, status_of(str(error.body).encode()), what=f"log of pod/{pod}") from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RetryLater(f"{what}: the API server does not answer ({type(error).__name__}: {error})") from error
 
 
 @asynccontextmanager
@@ -120,8 +125,11 @@ def chosen(target: Target) -> Context:
     paths = str(target.kubeconfig) if target.kubeconfig else os.environ.get(KUBECONFIG) or str(Path.home() / ".kube" / "config")
     if not any(Path(path).is_file() for path in paths.split(os.pathsep)):
         raise InvalidInput(f"no kubeconfig at {paths}: name one with --kubeconfig, or set {KUBECONFIG}")
-    merged = KubeConfigMerger(paths).config.value  # type: ignore[no-untyped-call]
-    contexts = {entry["name"]: entry["context"] for entry in merged["contexts"]}
+    try:
+        merged = KubeConfigMerger(paths).config.value  # type: ignore[no-untyped-call]
+        contexts = {entry.value["name"]: entry.value["context"] for entry in merged["contexts"]}
+    except (yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
+        raise InvalidInput(f"{paths} is no kubeconfig ({type(error).__name__}): mend it, or name another") from error
     name = target.context or merged.get("current-context") or ""
     if name not in contexts:
         what = f"context {name!r} is not in {paths}" if name else f"{paths} has no current context"

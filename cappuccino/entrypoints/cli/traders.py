@@ -7,17 +7,18 @@ account yet, annotations ask for it, and the controller does it (controllers/lat
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cappuccino.core.errors import InvalidInput, NotFound, RetryLater
+from cappuccino.core.errors import CappuccinoError, InvalidInput, NotFound, RetryLater
 from cappuccino.entrypoints.cli import kinds, options
 from cappuccino.entrypoints.cli.connection import Cluster, ask
 from cappuccino.entrypoints.cli.target import Target
 
 if TYPE_CHECKING:
-    from cappuccino.reconcile.ports import Document, Key
+    from cappuccino.reconcile.ports import Document, Record
 
 _AT_ONCE = 20  # requests under way
 _WORDS_SECONDS = 3.0  # for so long a refusal may be on its way after the mark
@@ -52,30 +53,27 @@ def halt(
         raise InvalidInput("name the traders to halt, or give --all for every one")
 
     async def run(cluster: Cluster) -> None:
+        looked: list[Document | BaseException]
         if everything and cluster.record is not None:
-            await _halt_accounts(cluster, reason)
-            return
-        if everything:
-            found = await cluster.objects.list("Trader", namespace=None if all_namespaces else cluster.namespace)
-            if not found:
+            looked = [*await _without_account(cluster, halted=await _halt_accounts(cluster, cluster.record, reason))]
+        elif everything:
+            looked = [*await cluster.objects.list("Trader", namespace=None if all_namespaces else cluster.namespace)]
+            if not looked:
                 raise NotFound("there is no Trader: there is nothing to halt")
         else:
-            found = [await _trader(cluster, word) for word in names or []]
-        at_once = asyncio.Semaphore(_AT_ONCE)
+            looked = await asyncio.gather(*(_trader(cluster, word) for word in names or []), return_exceptions=True)
+        actor, at_once = await cluster.user(), asyncio.Semaphore(_AT_ONCE)
 
-        async def one(document: Document) -> None:
+        async def begun(document: Document) -> Halting:
             async with at_once:
-                await _halt(cluster, document, reason, timeout)
+                return await _halt(cluster, document, reason, actor)
 
-        outcomes = await asyncio.gather(*map(one, found), return_exceptions=True)
-        if wrong := [error for error in outcomes if isinstance(error, BaseException)]:
-            raise (
-                wrong[0]
-                if len(found) == 1
-                else RetryLater(
-                    f"{len(wrong)} of {len(found)} traders are not known to be halted: " + "; ".join(map(str, wrong))
-                )
-            )
+        # All are asked for before any is waited for, and a wrong name among them holds up nobody.
+        found = [each for each in looked if not isinstance(each, BaseException)]
+        halting = await asyncio.gather(*map(begun, found), return_exceptions=True)
+        waits = [_halted_soon(cluster, each, reason, timeout) for each in halting if not isinstance(each, BaseException)]
+        ended = await asyncio.gather(*waits, return_exceptions=True)
+        _raise([each for each in (*looked, *halting, *ended) if isinstance(each, BaseException)])
 
     ask(target, run)
 
@@ -111,56 +109,85 @@ def resume(
     ask(target, run)
 
 
-async def _halt_accounts(cluster: Cluster, reason: str) -> None:
-    """Every account that the record knows, in every namespace."""
-    assert cluster.record is not None  # asked before
-    accounts = await cluster.record.accounts()
-    if not accounts:
-        raise NotFound("no account has traded yet: there is nothing to halt")
-    for account in accounts:
-        await cluster.record.halt(name=account.name, reason=reason, actor=await cluster.user())
-        typer.echo(f"account {account.name} halted")
+async def _halt_accounts(cluster: Cluster, record: Record, reason: str) -> set[str]:
+    """Every account that the record knows, in every namespace; their names."""
+    accounts = [account.name for account in await record.accounts()]
+    for name in accounts:
+        await record.halt(name=name, reason=reason, actor=await cluster.user())
+        typer.echo(f"account {name} halted")
+    return set(accounts)
 
 
-async def _halt(cluster: Cluster, document: Document, reason: str, seconds: float) -> None:
+async def _without_account(cluster: Cluster, *, halted: set[str]) -> list[Document]:
+    """Traders that are not started yet. Raises NotFound when there is nobody at all to halt."""
+    traders = await cluster.objects.list("Trader")
+    if not traders and not halted:
+        raise NotFound("no account has traded yet, and there is no Trader: there is nothing to halt")
+    return [document for document in traders if document["spec"]["account"] not in halted]
+
+
+def _raise(wrong: list[BaseException]) -> None:
+    """Whatever went wrong, as one error; one that is nobody's fault but ours as it is."""
+    if not wrong:
+        return
+    first = wrong[0]
+    if len(wrong) == 1 or not isinstance(first, CappuccinoError):
+        raise first
+    raise type(first)(f"{len(wrong)} traders are not known to be halted: {'; '.join(map(str, wrong))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halting:
+    """What became of asking. mark: of the annotation, when the record was not written directly."""
+
+    document: Document
+    mark: str = ""
+
+
+async def _halt(cluster: Cluster, document: Document, reason: str, actor: str) -> Halting:
     from cappuccino.controllers.requests import HALT
-    from cappuccino.entrypoints.cli.asking import acted, ask_for, awaited
+    from cappuccino.entrypoints.cli.asking import ask_for
 
     account = document["spec"]["account"]
     if cluster.record is not None and await cluster.record.account(account) is not None:
-        await cluster.record.halt(name=account, reason=reason, actor=await cluster.user())
-        typer.echo(f"{_shown(document)} halted")
-        return
-    key = _key(document)
-    mark = await ask_for(cluster, key, document, HALT, reason, reason=reason)
-    if cluster.record is not None:
-        typer.echo(f"{_shown(document)} halted before its first start: it has no account yet")
-        return
+        await cluster.record.halt(name=account, reason=reason, actor=actor)
+        return Halting(document=document)
+    return Halting(document=document, mark=await ask_for(cluster, document, HALT, reason, reason=reason, actor=actor))
+
+
+async def _halted_soon(cluster: Cluster, halting: Halting, reason: str, seconds: float) -> None:
+    """Say so when it is halted; one that has no account yet is, by the annotation alone, when this machine runs it."""
+    from cappuccino.controllers.requests import HALT
+    from cappuccino.entrypoints.cli.asking import acted, awaited
+    from cappuccino.reconcile.wake import key_of
 
     def latched(now: Document) -> bool:  # or held back, when there is no account to latch
-        return acted(now, HALT, mark) or (now.get("status") or {}).get("haltedReason") == reason.strip()
+        return _halted(now) and (acted(now, HALT, halting.mark) or now["status"]["haltedReason"] == reason.strip())
 
-    await awaited(cluster, key, latched, seconds=seconds)
-    typer.echo(f"{_shown(document)} halted")
+    unstarted = halting.mark and cluster.record is not None
+    if halting.mark and not unstarted:
+        await awaited(cluster, key_of(halting.document), latched, seconds=seconds)
+    typer.echo(f"{_shown(halting.document)} halted{' before its first start: it has no account yet' if unstarted else ''}")
 
 
 async def _resume(cluster: Cluster, document: Document, reason: str, seconds: float) -> None:
     from cappuccino.controllers.requests import HALT, RESUME, read
-    from cappuccino.entrypoints.cli.asking import acted, ask_for, awaited
+    from cappuccino.entrypoints.cli.asking import acted, ask_for, awaited, last_word
+    from cappuccino.reconcile.wake import key_of
 
-    key = _key(document)
+    key = key_of(document)
     pending = read(document["metadata"].get("annotations") or {}, HALT)
     if pending and pending.new:  # a resume lifts what the status has told
         document = await awaited(cluster, key, _halted, seconds=seconds)
     if not _halted(document):
         raise InvalidInput(f"{_shown(document)} is not halted: there is nothing to lift")
-    mark = await ask_for(cluster, key, document, RESUME, reason, reason=reason)
+    mark = await ask_for(cluster, document, RESUME, reason, reason=reason, actor=await cluster.user())
     await awaited(cluster, key, lambda now: acted(now, RESUME, mark), seconds=seconds)
     try:
         await awaited(cluster, key, lambda now: not _halted(now), seconds=_WORDS_SECONDS)
     except RetryLater as error:
-        refusals = [event["message"] for event in await cluster.events(key) if event["reason"] == "ResumeRefused"]
-        raise InvalidInput(f"{_shown(document)} stays halted: {refusals[-1] if refusals else 'halted again'}") from error
+        why = await last_word(cluster, key, "ResumeRefused") or "it was halted again"
+        raise InvalidInput(f"{_shown(document)} stays halted: {why}") from error
 
 
 async def _trader(cluster: Cluster, word: str) -> Document:
@@ -177,12 +204,6 @@ async def _trader(cluster: Cluster, word: str) -> Document:
 
 def _halted(document: Document) -> bool:
     return bool((document.get("status") or {}).get("haltedReason"))
-
-
-def _key(document: Document) -> Key:
-    from cappuccino.controllers.decision import Key
-
-    return Key("Trader", document["metadata"]["namespace"], document["metadata"]["name"])
 
 
 def _shown(document: Document) -> str:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from cappuccino.controllers.decision import Decision, Key, PatchMetadata, StartWorkload, StopWorkload
+from cappuccino.controllers.rows import AccountActivity
 from cappuccino.controllers.trader import FINALIZER, TRACEPARENT_ANNOTATION, Observed, decide, farewell, workload
 from cappuccino.core.identifiers import TRACEPARENT, traceparent
 
@@ -68,6 +71,22 @@ def test_keys_are_mounted_for_the_account_it_names_and_never_in_shadow() -> None
     }
     assert secrets == {"shadow": "", "paper": "real-account", "live": "real-account"}
     assert workload(trader(), KEY).pod.secret == ""
+
+
+def test_the_figures_of_a_status_are_taken_once_a_minute_and_when_it_changes() -> None:
+    def figures(status: dict[str, Any] | None, equity: int, seconds: int, **given: Any) -> dict[str, Any]:
+        activity = AccountActivity(name="x", orders=equity, equity_usd=Decimal(equity), peak_equity_usd=Decimal(200))
+        decision = decide(seen(trader=trader(status=status), activity=activity, **given), now=NOW + timedelta(seconds=seconds))
+        assert decision.requeue_after == 60
+        assert decision.status is not None
+        return decision.status
+
+    first = figures(None, 100, 0)
+    assert (first["equityUsd"], first["drawdown"], first["orders"]) == (100, 0.5, 100)
+    assert figures(first, 150, 59) == first
+    assert figures(first, 150, 60)["equityUsd"] == 150
+    halted = figures(first, 120, 1, account=account(halted_reason="odd"))
+    assert halted["equityUsd"] == 120
 
 
 def test_a_crash_loop_backs_off_and_then_stalls_with_the_last_words() -> None:

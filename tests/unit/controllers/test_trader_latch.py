@@ -247,24 +247,32 @@ def test_what_a_person_writes_is_kept_within_bounds() -> None:
     )
 
 
+CUT = st.none() | st.integers(0, 2)
+
+
 class Halting(RuleBasedStateMachine):
     """Whatever is set and removed, and wherever a pass is cut off: after a whole pass, a halt that nobody lifted later holds.
 
-    asked: a halt annotation that no whole pass has seen. tripped: another halt that none has seen.
-    due: it must be halted, because nobody who could see the halt has lifted it.
+    tripped: a halt of another's that no whole pass has seen. due: it must be halted, because nobody has lifted it since.
     """
 
     @initialize()
     def begin(self) -> None:
         self.desk = Desk()
-        self.due = self.asked = self.tripped = False
+        self.due = self.tripped = False
         self.moment = 0
 
-    @rule(text=st.sampled_from(["", "stop", "odd"]))
-    def halt(self, text: str) -> None:
+    def pending(self) -> bool:
+        """A halt is asked for and not latched yet."""
+        request = read(self.desk.annotations, HALT)
+        return request is not None and request.new
+
+    @rule(text=st.sampled_from(["", "stop", "odd"]), writes=CUT)
+    def halt(self, text: str, writes: int | None) -> None:
         self.moment += 1
         self.desk.annotations |= setting(HALT, text, actor="ada", at=str(self.moment))
-        self.due = self.asked = True
+        self.due = True
+        self.cut_off(writes)
 
     @precondition(lambda self: self.desk.halted is None)
     @rule()
@@ -273,34 +281,35 @@ class Halting(RuleBasedStateMachine):
         self.desk.halted = f"the breaker at {self.moment}"
         self.due = self.tripped = True
 
-    @rule(text=st.sampled_from(["", " ", "checked"]))
-    def resume(self, text: str) -> None:
+    @rule(text=st.sampled_from([" ", "checked"]), writes=CUT)
+    def resume(self, text: str, writes: int | None) -> None:
         self.moment += 1
         self.desk.annotations |= setting(RESUME, text, actor="bob", at=str(self.moment))
-        self.due = self.due and (self.asked or self.tripped or not text.strip())
+        self.due = self.due and (self.pending() or self.tripped or not text.strip())
+        self.cut_off(writes)
 
     @rule()
     def resume_in_the_record(self) -> None:
         """It lifts what is latched; a halt that is only asked for is still to come."""
-        request = read(self.desk.annotations, HALT)
         self.desk.halted = None
-        self.due, self.tripped = bool(request and request.new), False
+        self.due, self.tripped = self.pending(), False
 
-    @precondition(lambda self: not self.asked)
+    @precondition(lambda self: not self.pending())
     @rule()
     def forget(self) -> None:
         self.desk.remove("halt", "halted-by", "halted-at")
 
-    @rule(writes=st.integers(0, 3))
-    def cut_off(self, writes: int) -> None:
-        self.desk.reconcile(cut_after=writes)
+    def cut_off(self, writes: int | None) -> None:
+        """A pass that ends after so many writes; none at all for None."""
+        if writes is not None:
+            self.desk.reconcile(cut_after=writes)
 
     @rule()
     def whole(self) -> None:
         self.desk.reconcile()
         assert not self.due or self.desk.halted is not None
         assert self.desk.look().actions == ()  # settled
-        self.due, self.asked, self.tripped = self.desk.halted is not None, False, False
+        self.due, self.tripped = self.desk.halted is not None, False
 
 
 TestHalting = Halting.TestCase

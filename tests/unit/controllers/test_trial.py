@@ -8,7 +8,7 @@ from cappuccino.api import Trial
 from cappuccino.controllers.decision import Decision, Key, StartWorkload, StopWorkload, WriteRecord
 from cappuccino.controllers.trial import Observed, decide
 
-from .builders import NOW, result, row, running, study, trial
+from .builders import BUNDLE, NOW, result, row, running, study, trial
 
 KEY = Key("Trial", "default", "search-00000")
 
@@ -16,6 +16,15 @@ KEY = Key("Trial", "default", "search-00000")
 def seen(**given: Any) -> Observed:
     values: dict[str, Any] = {"trial": trial(), "key": KEY, "row": row(), "study": study().spec}
     return Observed(**(values | given))
+
+
+def with_status(observed: Observed, decision: Decision) -> Observed:
+    """As it is seen in the pass after `decision`."""
+    return replace(observed, trial=Trial.parse(trial().to_json() | {"status": decision.status}))
+
+
+def first_reason(decision: Decision) -> str:
+    return next(str(a.arguments["reason"]) for a in decision.actions if isinstance(a, WriteRecord))
 
 
 def moves(decision: Decision) -> list[str]:
@@ -74,8 +83,25 @@ def test_success_without_a_result_is_read_again_before_it_is_a_failure() -> None
 def test_a_pruned_trial_is_recorded_first_and_its_workload_stopped_next() -> None:
     first = decide(seen(row=row(state="Running", reports={0: 0.1}), workload=running(KEY.workload()), prune=True), now=NOW)
     assert moves(first) == ["Pruned"]
-    second = decide(seen(row=row(state="Pruned"), workload=running(KEY.workload())), now=NOW)
-    assert second.actions == (StopWorkload(name=KEY.workload()),)
+    assert len(first.actions) == 1
+    assert first.requeue_after == 0.0
+    second = seen(row=row(state="Pruned", reason=first_reason(first), finished_at=NOW), workload=running(KEY.workload()))
+    assert decide(second, now=NOW).status == first.status  # a pass that was cut off before the status says the same
+    assert decide(with_status(second, first), now=NOW).actions == (StopWorkload(name=KEY.workload()),)
+
+
+def test_a_trainer_that_wrote_its_result_may_end_by_itself_before_it_is_stopped() -> None:
+    done = row(state="Complete", objective=1.0, finished_at=NOW)
+    observed = seen(row=done, workload=running(KEY.workload()))
+    observed = with_status(observed, decide(observed, now=NOW))
+    waits = decide(observed, now=NOW + timedelta(seconds=4))
+    assert observed.trial is not None
+    assert observed.trial.status is not None
+    assert (waits.actions, waits.requeue_after, waits.status) == ((), 6.0, observed.trial.status.to_json())
+    stop = (StopWorkload(name=KEY.workload()),)
+    assert decide(observed, now=NOW + timedelta(seconds=10)).actions == stop
+    ended = replace(observed, workload=running(KEY.workload(), state="Succeeded"))
+    assert decide(ended, now=NOW + timedelta(seconds=1)).actions == stop
 
 
 def test_a_finished_trial_whose_workload_is_forgotten_asks_for_nothing() -> None:
@@ -85,24 +111,28 @@ def test_a_finished_trial_whose_workload_is_forgotten_asks_for_nothing() -> None
 
 def test_the_status_is_written_when_it_runs_and_when_it_is_over() -> None:
     """From row to end, as the loop makes the passes; what is written is what would be an API call."""
+    done = row(state="Complete", started_at=NOW, finished_at=NOW, objective=1.5, bundle_digest=BUNDLE)
     steps = [
         seen(),
         seen(row=row(state="Running", started_at=NOW), workload=running(KEY.workload(), state="Pending", started_at=None)),
         seen(row=row(state="Running", started_at=NOW), workload=running(KEY.workload())),
         seen(row=row(state="Running", started_at=NOW, result=result()), workload=running(KEY.workload())),
-        seen(row=row(state="Complete", started_at=NOW, finished_at=NOW, objective=1.5), workload=running(KEY.workload())),
-        seen(row=row(state="Complete", started_at=NOW, finished_at=NOW, objective=1.5)),
+        seen(row=done, workload=running(KEY.workload())),
+        seen(row=done, workload=running(KEY.workload(), state="Succeeded")),
+        seen(row=done),
     ]
     status: dict[str, Any] | None = None
-    writes, events = [], []
+    written, events, actions = [], [], []
     for observed in steps:
         of = Trial.parse(trial().to_json() | ({"status": status} if status else {}))
         decision = decide(replace(observed, trial=of), now=NOW)
         events += [event.reason for event in decision.events]
+        actions += [type(action).__name__ for action in decision.actions]
         if decision.status is not None and decision.status != status:
             status = decision.status
-            writes.append(status.get("workload"))
-    assert writes == ["Running", None]
+            written.append((status.get("workload"), status.get("objective")))
+    assert written == [("Running", None), (None, 1.5)]
+    assert actions == ["WriteRecord", "StartWorkload", "WriteRecord", "StopWorkload"]
     assert events == []
 
 
@@ -121,8 +151,7 @@ def test_a_trial_tells_of_its_failure_once() -> None:
     observed = seen(row=row(state="Failed", reason="no closed trade", finished_at=NOW))
     first = decide(observed, now=NOW)
     assert [(event.type, event.reason, event.message) for event in first.events] == [("Warning", "Failed", "no closed trade")]
-    of = Trial.parse(trial().to_json() | {"status": first.status})
-    assert decide(replace(observed, trial=of), now=NOW).events == ()
+    assert decide(with_status(observed, first), now=NOW).events == ()
 
 
 def test_a_deleted_trial_stops_its_workload() -> None:

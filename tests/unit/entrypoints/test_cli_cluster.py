@@ -140,6 +140,24 @@ def test_a_halt_stays_until_a_reason_lifts_it_and_the_audit_has_both(database: s
     assert said(capsys, "audit", "verify")[0].startswith("audit: 3 rows, unbroken")
 
 
+def test_a_wrong_name_holds_up_no_other_halt(database: str, capsys: Captured, tmp_path: Path) -> None:
+    said(capsys, "apply", "-f", trader_manifest(tmp_path))
+    account(database, "acct-0")
+    assert main(["halt", "typo", "t-0", "other", "--reason", "odd"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "trader/t-0 halted\n"
+    assert "2 traders are not known to be halted: trader/typo is not in namespace default" in captured.err
+
+
+def test_halting_all_holds_back_those_that_have_not_started(database: str, capsys: Captured, tmp_path: Path) -> None:
+    assert "there is nothing to halt" in refused(capsys, "halt", "--all", "--reason", "odd")
+    said(capsys, "apply", "-f", trader_manifest(tmp_path))
+    account(database, "acct-1")
+    assert said(capsys, "halt", "--all", "--reason", "odd") == [
+        *("account acct-1 halted", "trader/t-0 halted before its first start: it has no account yet"),
+    ]
+
+
 def test_an_altered_audit_row_is_named(database: str, capsys: Captured) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("""select audit_append('me', 'halt', 'account/a', '{"reason": "x"}')""")

@@ -94,6 +94,10 @@ def test_the_same_object_twice_is_refused(capsys: Captured) -> None:
         (["halt", "--reason", "why"], 2, "--all"),
         (["resume", "a"], 2, "--reason"),
         (["evidence", "study/a"], 2, "name one, as mdep/quickstart"),
+        (["promote", "mdep/a", "b"], 2, "--reason"),
+        (["promote", "study/a", "b", "--reason", "why"], 2, "candidates belong to a Deployment"),
+        (["get", "all", "--watch"], 2, "--watch follows one kind"),
+        (["halt", "a", "--reason", "why", "--kubeconfig", "absent"], 2, "no kubeconfig at absent: name one with --kubeconfig"),
         (["get", "traders", "-l", "a"], 2, "key=value"),
         (["data", "check", "absent.parquet"], 2, "there is no such file"),
         (["backtest", "abc", "bars.csv"], 2, "64 hexadecimal digits"),
@@ -234,3 +238,80 @@ def test_logs_are_those_of_the_objects_workloads_and_need_no_runner(capsys: Capt
     assert "trader/none has written nothing" in capsys.readouterr().err
     assert main(["logs", "study/s", "--state", str(tmp_path)]) == 2
     assert "look at its trials" in capsys.readouterr().err
+
+
+KUBECONFIG = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "near", "cluster": {"server": "http://127.0.0.1:1"}}],
+    "users": [{"name": "me", "user": {"token": "t"}}],
+    "contexts": [
+        {"name": "desk", "context": {"cluster": "near", "user": "me", "namespace": "trading"}},
+        {"name": "lab", "context": {"cluster": "near", "user": "me"}},
+    ],
+}
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(KUBECONFIG))
+    return file
+
+
+def test_a_context_that_is_not_there_is_named_with_those_that_are(kubeconfig: Path, capsys: Captured) -> None:
+    assert main(["get", "all", "--kubeconfig", str(kubeconfig), "--context", "prod"]) == 2
+    assert "context 'prod' is not in" in (said := capsys.readouterr().err)
+    assert "(desk, lab)" in said
+    assert main(["get", "all", "--kubeconfig", str(kubeconfig)]) == 2
+    assert "has no current context: choose one with --context (desk, lab)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a: [", "[1, 2]", "contexts: [{name: x}]"])
+def test_what_is_no_kubeconfig_is_said_to_be_none(text: str, capsys: Captured, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(text)
+    assert main(["get", "all", "--kubeconfig", str(tmp_path / "config")]) == 2
+    assert "config is no kubeconfig" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_is_said_with_its_context(kubeconfig: Path, capsys: Captured) -> None:
+    assert main(["get", "all", "--kubeconfig", str(kubeconfig), "--context", "lab"]) == 75
+    said = capsys.readouterr().err
+    assert said.startswith("error: context lab: ")
+    assert "does not answer" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_the_plugin_is_the_same_program_for_the_cluster_of_the_kubeconfig(
+    kubeconfig: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    monkeypatch.setattr("sys.argv", ["/usr/local/bin/kubectl-cappuccino"])
+    assert main(["get", "all"]) == 2
+    assert "has no current context" in capsys.readouterr().err
+    assert main(["halt", "--help"]) == 0
+    assert "Usage: kubectl cappuccino halt" in capsys.readouterr().out
+
+
+def test_the_namespace_is_the_options_else_the_contexts(kubeconfig: Path) -> None:
+    from cappuccino.entrypoints.cli.remote import chosen
+    from cappuccino.entrypoints.cli.target import Target
+
+    assert chosen(Target(kubeconfig=kubeconfig, context="desk")).namespace == "trading"
+    assert chosen(Target(kubeconfig=kubeconfig, context="lab")).namespace == "default"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["ha"], ["halt", ":4"]),
+        (["halt", "--rea"], ["--reason", ":4"]),
+        (["get", "-o", "ya"], ["yaml", ":4"]),
+        (["apply", "-f", ""], [":0"]),  # the shell offers files
+    ],
+)
+def test_kubectl_completes_the_plugin(words: list[str], offered: list[str], capsys: Captured) -> None:
+    from cappuccino.entrypoints.cli.completion import main as complete
+
+    assert complete(words) == 0
+    assert capsys.readouterr().out.splitlines() == offered

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from cappuccino.core.processes import started
-from hack.cluster.api import Api
+from hack.cluster.api import Api, wait
 from hack.cluster.control_plane import ControlPlane
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,16 +30,23 @@ with ControlPlane(Path(sys.argv[1])) as plane:
 
 @pytest.mark.slow
 def test_a_killed_part_comes_back_with_its_data(tmp_path: Path) -> None:
-    with ControlPlane(tmp_path) as plane:
+    with ControlPlane(tmp_path, controllers=True) as plane:
         api = Api(url=plane.url, ca=plane.ca, token=plane.token)
-        before = api.get("/api/v1/namespaces/default")["metadata"]["uid"]
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        before = api.get(account)["metadata"]["uid"]
         plane.kill_apiserver()
         with pytest.raises(OSError, match="refused"):
             api.get("/readyz")
         plane.kill_etcd()
         plane.start_etcd()
         plane.start_apiserver()
-        assert api.get("/api/v1/namespaces/default")["metadata"]["uid"] == before
+        assert api.get(account)["metadata"]["uid"] == before
+
+        request = urllib.request.Request(
+            f"{plane.url}{account}", method="DELETE", headers={"Authorization": f"Bearer {plane.token}"}
+        )
+        urllib.request.urlopen(request, context=ssl.create_default_context(cafile=plane.ca)).close()
+        wait("another account", lambda: api.get(account)["metadata"]["uid"] != before, see=tmp_path)  # by the controllers
 
 
 @pytest.mark.slow

@@ -224,22 +224,21 @@ async def test_the_time_to_a_status_counts_from_the_change_and_through_the_passe
 
 
 async def test_what_changes_is_not_held_up_by_a_resync_after_the_first() -> None:
-    many = {Key("Study", "default", f"s{n}"): stored(name=f"s{n}", uid=f"u{n}") for n in range(200)}
-    memory, controller = Memory(documents=many), Scripted([Decision()])
-    loop = loop_of(memory, controller, workers=1, resync_seconds=2.0)
-    await run_until(loop, lambda: len(controller.passes) >= 200)
-    assert sorted(set(controller.passes)) == sorted(many)
-    controller.passes.clear()
+    many = {Key("Study", "default", f"s{n}"): stored(name=f"s{n}", uid=f"u{n}") for n in range(100)}
     deepest = 0
 
-    def looked() -> bool:
-        nonlocal deepest
-        if len(controller.passes) > 200:  # the second round has begun
-            deepest = max(deepest, loop.queue.depth())
-        return len(controller.passes) >= 250
+    class Slow(Scripted):
+        async def observe(self, key: Key, document: Document | None) -> Any:
+            nonlocal deepest
+            await asyncio.sleep(0.002)
+            if len(self.passes) >= len(many):  # the first round is over
+                deepest = max(deepest, loop.queue.depth())
+            return key
 
-    loop = loop_of(memory, controller, workers=1, resync_seconds=2.0)
-    await run_until(loop, looked)
+    controller = Slow([Decision()])
+    loop = loop_of(Memory(documents=many), controller, workers=1, resync_seconds=2.0)
+    await run_until(loop, lambda: len(controller.passes) >= 2 * len(many))
+    assert set(controller.passes[:100]) == set(controller.passes[100:200]) == set(many)
     assert deepest < 20
 
 

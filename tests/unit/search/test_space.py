@@ -155,7 +155,7 @@ def _json(name: str) -> str:
     return json.dumps({"name": kind, "attributes": bounds})
 
 
-LONG = 1500
+LONG = 1000
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +191,8 @@ def test_of_a_long_history_the_middling_old_trials_are_not_seen(long_history: li
         """As if trials at the proposed point had been tried and were not good."""
         return [replace(each, parameters=plain) if first <= each.number < end else each for each in long_history]
 
-    assert sampler.sample(bad_there(25, LONG - 1000), SPACE, 3) == plain
-    assert sampler.sample(bad_there(LONG - 1000, LONG), SPACE, 3) != plain
+    assert sampler.sample(bad_there(25, LONG - 500), SPACE, 3) == plain
+    assert sampler.sample(bad_there(LONG - 500, LONG), SPACE, 3) != plain
 
 
 def test_an_empty_space_has_one_point() -> None:

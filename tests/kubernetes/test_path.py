@@ -109,9 +109,12 @@ def test_a_halt_holds_over_a_restart_and_only_a_reason_lifts_it(scene: Scene) ->
         "its pod again",
         lambda: scene.kubectl("get", "pod", f"{name}-0", "-o", "jsonpath={.status.phase}", check=False) == "Running",
     )
-    before = scene.get("trader", name)["status"]["orders"]
+    account = scene.get("trader", name)["spec"]["account"]
+    entries = "select count(*) from intent where account = %s and side = 'buy'"
+    before, began = scene.rows(entries, account), scene.exchange("state")["bar"]
+    eventually("a market day", lambda: scene.exchange("state")["bar"] > began + 24)
     assert scene.is_true("trader", name, "Halted")
-    assert scene.get("trader", name)["status"]["orders"] == before
+    assert scene.rows(entries, account) == before
     assert scene.cli("resume", name, check=False).returncode != 0
     scene.cli("resume", name, "--reason", "it was our clock")
     eventually("it trades again", lambda: scene.is_true("trader", name, "Ready"))

@@ -52,7 +52,7 @@ class ClusterIndex:
         except (NotFound, InvalidInput) as error:
             raise RetryLater(f"{resource} cannot be listed: {error}") from error
         store = self._objects if resource in OBJECTS else self._runs
-        pass
+        store.keep_only(resource.kind, namespace, seen, version=int(version))
         return version
 
     def note(self, event: str | None, body: Mapping[str, Any]) -> None:

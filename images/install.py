@@ -83,6 +83,7 @@ def run(command: list[str]) -> None:
     if HOST.exists():
         settings |= {name: value for name, _, value in (line.partition("=") for line in HOST.read_text().splitlines())}
     settings |= {
+        "TMPDIR": str(CACHE),  # nothing is left in /tmp
         "UV_CACHE_DIR": f"{CACHE}/uv",
         "UV_LINK_MODE": "copy",
         "UV_NO_PROGRESS": "1",

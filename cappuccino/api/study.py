@@ -304,7 +304,7 @@ class StudyStatus(Status):
     gate_starts_at: str | None = Field(default=None, description="Pinned start of the untouched window.")
     phase: str | None = Field(default=None, description="The phase being searched.")
     trials: TrialCounts | None = Field(default=None, description="How many trials there are in each state.")
-    active: int | None = Field(default=None, description="Trials whose workload exists.")
+    active: int | None = Field(default=None, description="Trials that have not finished: what parallelism bounds.")
     best: BestTrial | None = Field(default=None, description="Best trial so far.")
 
 

@@ -51,9 +51,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         if current and snapshot is not None and not _is_due(dataset, snapshot, now):
             return _status(dataset, snapshot, (_ready(snapshot),), now, requeue=_seconds_to_due(dataset, snapshot, now))
         ready = _ready(snapshot) if current and snapshot else false("Ready", "Refreshing", "the first refresh is under way")
-        return _status(
-            dataset, snapshot, _refreshing(ready, current=current), now, actions=(start,), generation=not current
-        )
+        return _status(dataset, snapshot, _refreshing(ready, current=current), now, actions=(start,), generation=not current)
 
     if run.state in ("Pending", "Running"):
         ready = _ready(snapshot) if current and snapshot else false("Ready", "Refreshing", "the first refresh is under way")

@@ -120,7 +120,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return _pin(observed, study, now)
 
     rows, objects = observed.trials, {item.number: item for item in observed.objects}
-    progress = Progress.of(rows)
+    progress, proposed = Progress.of(rows), len(observed.proposals)
     counts, winner = progress.counts, progress.best
     actions: list[Action] = []
     if observed.proposals:
@@ -147,9 +147,9 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         ),
         snapshot=observed.pinned.snapshot,
         gate_starts_at=iso(observed.pinned.gate_starts_at),
-        phase=_phase_of(study, rows) or None,
-        trials=counts,
-        active=sum(row.number in objects for row in progress.unfinished),
+        phase=_phase_of(study, [*rows[-1:], *observed.proposals]) or None,
+        trials=counts.model_copy(update={"waiting": counts.waiting + proposed}),  # told together with what made room for them
+        active=len(progress.unfinished) + proposed,
         best=BestTrial(number=winner.number, objective=winner.objective or 0.0) if winner else None,
     )
     return Decision(
@@ -277,7 +277,7 @@ def _conditions(study: Study, rows: Sequence[TrialRow], counts: TrialCounts) -> 
     return true("Ready", "Searching", summary), false("Complete", "Searching"), false("Failed", "Searching"), state
 
 
-def _phase_of(study: Study, rows: Sequence[TrialRow]) -> str:
+def _phase_of(study: Study, rows: Sequence[TrialRow | NewTrial]) -> str:
     return rows[-1].phase if rows else phases(study)[0].name
 
 

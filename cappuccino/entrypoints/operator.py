@@ -7,6 +7,13 @@ What is away is waited for, and said: the cluster, the database, a schema that n
 Only the holder of the Lease reconciles. One that cannot renew it breaks off at once, before another can begin, and waits for it
 again; one that finds it in another's hands ends its process. Whoever feeds it (kopf in operator/main.py) calls `note` with each
 event of a watch, in a standby too: it takes over with its index filled.
+
+CAPPUCCINO_DATABASE_URL   the record, in the role operator
+CAPPUCCINO_PODS           file with the settings of pods (adapters/kubernetes/settings.py)
+CAPPUCCINO_NAMESPACES     those that it looks after, with commas between; none: all
+CAPPUCCINO_LEASE          name of the Lease, which is in POD_NAMESPACE (default cappuccino-operator)
+CAPPUCCINO_HEALTH         host:port of /healthz, /readyz and /metrics (default 0.0.0.0:8080)
+POD_NAME                  tells the replicas apart (default: machine and process)
 """
 
 from __future__ import annotations
@@ -15,10 +22,11 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 
@@ -38,7 +46,7 @@ from cappuccino.entrypoints.settings import DATABASE_URL, HEALTH, health_address
 from cappuccino.entrypoints.wiring import search
 from cappuccino.reconcile.loop import Loop
 from cappuccino.reconcile.observers import controllers
-from cappuccino.reconcile.ports import Key, Ports
+from cappuccino.reconcile.ports import Key, Ports, Record, Summary
 from cappuccino.reconcile.queue import Backoff
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.operations import OperatorMetrics
@@ -49,7 +57,7 @@ POOL_SIZE = 10
 RESYNC_SECONDS = 600.0
 COMPARE_SECONDS = (30.0, 600.0)  # after the start, and then between two comparisons of the index with the cluster
 GRACE_SECONDS = 15.0  # for the passes that are under way when it is told to end
-STILL_SECONDS = 60.0  # of due work without a pass coming to its end: then it is not alive
+RELEASE_SECONDS = 3.0
 
 PODS, NAMESPACES, LEASE, POD_NAMESPACE, POD_NAME = (
     *("CAPPUCCINO_PODS", "CAPPUCCINO_NAMESPACES", "CAPPUCCINO_LEASE"),
@@ -62,7 +70,7 @@ _log = get_logger("operator")
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorSettings:
-    """`namespaces` empty: all. `identity` tells the replicas apart."""
+    """`namespaces` empty: all."""
 
     database_url: str
     pods: PodSettings
@@ -91,8 +99,26 @@ class OperatorSettings:
         )
 
 
+class Summaries(Protocol):
+    def summary(self, key: Key) -> Summary | None: ...
+
+
+async def may_be_replaced(keys: tuple[Key, ...], *, index: Summaries, record: Record) -> bool:
+    """Whether another process may run for these objects although the pod of the last one cannot be reached and may still run.
+
+    A trader may not as long as it may hold its account. Anything else writes its result once, whoever writes it.
+    """
+    for key in keys:
+        if key.kind == "Trader":
+            summary = index.summary(key)
+            account = await record.account(summary.refers["account"]) if summary else None
+            if account is None or account.held:
+                return False
+    return True
+
+
 class Operator:
-    """`lost` is what happens when the Lease is lost or the loop breaks: nothing of this process may go on."""
+    """`lost` is what happens when another holds the Lease, or something of ours breaks: nothing of this process may go on."""
 
     def __init__(self, settings: OperatorSettings, *, lost: Callable[[], Any] = lambda: os._exit(AWAY_EXIT_CODE)) -> None:
         self._settings = settings
@@ -183,7 +209,9 @@ class Operator:
                 await self._reconcile(self._loop, lock)
             except RetryLater as error:
                 _log.warning("steps_down", reason=str(error))
-        await lock.release()
+        with suppress(TimeoutError):  # it runs out by itself
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await lock.release()
 
     async def _reconcile(self, loop: Loop, lock: LeaseLock) -> None:
         """Until it is told to stop.
@@ -207,17 +235,7 @@ class Operator:
 
     def _assemble(self, client: Client, index: ClusterIndex, record: PostgresRecord) -> Loop:
         clock = SystemClock()
-
-        async def released(keys: tuple[Key, ...]) -> bool:
-            """Whether another process may run for these objects although the pod of the last one cannot be reached."""
-            for key in keys:
-                if key.kind == "Trader":  # anything else writes once, whoever writes
-                    summary = index.summary(key)
-                    account = await record.account(summary.refers["account"]) if summary else None
-                    if account is None or account.held:
-                        return False
-            return True
-
+        released = partial(may_be_replaced, index=index, record=record)
         ports = Ports(
             objects=KubernetesObjects(client, index),
             workloads=KubernetesWorkloads(client, index, self._settings.pods, clock=clock, released=released),
@@ -270,7 +288,6 @@ class Operator:
     def _report(self) -> Report:
         still = self._loop.queue.still_seconds() if self._loop else 0.0
         return Report(
-            alive=still < STILL_SECONDS,
             ready=self._index is not None,
             role="leader" if self._leading else "standby",
             waits_for=", ".join(sorted(self._awaited)),

@@ -11,16 +11,21 @@ from aiohttp import web
 from cappuccino.core.errors import Conflict
 from cappuccino.telemetry.operations import OperatorMetrics
 
+STILL_SECONDS = 60.0  # of due work without a pass coming to its end: then it is not alive
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """`alive` and `ready` are the answers; the rest is for people. A standby is ready."""
+    """A standby is ready too. `still_seconds` as in KeyedQueue; `role` and `waits_for` are for people."""
 
-    alive: bool
     ready: bool
     role: str
     waits_for: str
     still_seconds: float
+
+    @property
+    def alive(self) -> bool:
+        return self.still_seconds < STILL_SECONDS
 
 
 @asynccontextmanager
@@ -33,7 +38,7 @@ async def serve(host: str, port: int, *, metrics: OperatorMetrics, report: Calla
 
     async def told(holds: Callable[[Report], bool]) -> web.Response:
         now = report()
-        return web.json_response(asdict(now), status=200 if holds(now) else 503)
+        return web.json_response({"alive": now.alive, **asdict(now)}, status=200 if holds(now) else 503)
 
     async def healthz(_: web.Request) -> web.Response:
         return await told(lambda now: now.alive)

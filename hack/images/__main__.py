@@ -1,7 +1,7 @@
 """`python -m hack.images build [NAME...]`: the images of this repository, by Docker or buildah.
 
 From the repository's root. The same sources give the same digests: uv.lock fixes the packages, and the only time in an image is
-a constant (EPOCH in tools.py). Nothing of this machine gets into one: how it reaches its package index is handed in as secret mounts.
+a constant (tools.py). Nothing of this machine gets into one: how it reaches its package index is handed in as secret mounts.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def build(names: Sequence[str], *, tag: str, base: str | None, accelerator: str,
             built = builder.build(plan)
             _tell(plan.reference, built.digest, built.size_bytes, started)
             if archives:
-                _save(builder, plan.reference, built.digest, archives / f"{name}.tar")
+                save(builder, plan.reference, built.digest, archives / f"{name}.tar")
     say(builder.room())
 
 
-def _save(builder: Engine, reference: str, digest: str, path: Path) -> None:
+def save(builder: Engine, reference: str, digest: str, path: Path) -> None:
     """The image as a file, unless that file holds it already."""
     if path.exists() and _archived(path) == (reference, digest):
         return

@@ -12,10 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from cappuccino.adapters.postgres.embedded import EmbeddedServer
 from cappuccino.adapters.postgres.engine import migrate
 from cappuccino.core.errors import AWAY_EXIT_CODE
+from cappuccino.core.identifiers import traceparent
 from hack.cluster.control_plane import ControlPlane
 
+from ..unit.telemetry.receiver import receiving
 from .conftest import ROOT, Kubectl
 from .operators import OperatorProcess, Operators, eventually
 
@@ -155,6 +158,33 @@ def test_an_api_server_that_is_away_ends_nothing(
     apply_dataset(kubectl, "after")
     eventually(lambda: read(kubectl, "job", "after-refresh"), seconds=30)
     assert operator.process.poll() is None
+
+
+def test_a_database_that_is_away_ends_nothing(operators: Operators, kubectl: Kubectl, tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "database", settings={"fsync": "off"}) as server:
+        migrate(server.url())
+        operators.database_url = server.url()
+        operator = leading(operators.start("a"))
+        server.stop()
+        apply_dataset(kubectl, "bars")
+        eventually(lambda: operator.metric("cappuccino_reconciles_total", result="retry") >= 1, seconds=30)
+        assert operator.ask("healthz")[0] == 200
+        assert read(kubectl, "job", "bars-refresh") == {}
+        server.start()
+        eventually(lambda: read(kubectl, "job", "bars-refresh"), seconds=30)
+        assert operator.is_leader()
+
+
+def test_its_passes_are_spans_of_the_trace_of_their_object(operators: Operators, kubectl: Kubectl) -> None:
+    with receiving() as receiver:
+        operator = leading(operators.start("a", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url))
+        apply_dataset(kubectl, "bars")
+        eventually(lambda: condition(read(kubectl, "dataset", "bars"), "Ready"))
+        operator.end()
+    uid = read(kubectl, "dataset", "bars")["metadata"]["uid"]
+    made = next(span for span in receiver.named("reconcile") if "StartWorkload" in span.attributes["cappuccino.actions"])
+    assert (made.service, made.attributes["cappuccino.kind"]) == ("cappuccino-operator", "Dataset")
+    assert f"00-{made.trace_id}-{made.parent_id}-01" == traceparent(uid)
 
 
 def test_it_waits_for_a_cluster_and_a_database_that_are_not_there_yet(

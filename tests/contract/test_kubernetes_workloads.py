@@ -35,6 +35,7 @@ SETTINGS = PodSettings.model_validate(
         "images": {"train": "train:1", "trader": "trader:1"},
         "database": {"secret": "database"},
         "artifacts": {"url": "file:///artifacts", "claim": "artifacts"},
+        "deletionGraceSeconds": 1,
     }
 )
 

@@ -24,7 +24,8 @@ class Reasons:
         pod = run.pods[-1] if run.pods and run.pods[-1].alive else None
         subject = run.view if pod is None else pod
         now = self._clock.now()
-        explained = run.view.suspended or waiting(pod) or message not in ("", WAITS_FOR_POD)
+        over = bool(run.pods) and run.pods[-1].phase == "Succeeded"  # and its Job is about to say so
+        explained = over or run.view.suspended or waiting(pod) or message not in ("", WAITS_FOR_POD)
         if explained or now - subject.created_at < _PATIENCE:
             return message
         asked, told = self._known.get(subject.uid, (None, ""))

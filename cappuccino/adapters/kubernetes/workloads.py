@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cappuccino.adapters.kubernetes.answers import AnotherUid, Exists
-from cappuccino.adapters.kubernetes.client import JOB, POD, STATEFULSET, ApiResource, Client
+from cappuccino.adapters.kubernetes.client import JOB, POD, STATEFULSET, ApiResource, Client, Propagation
 from cappuccino.adapters.kubernetes.history import History, advanced
 from cappuccino.adapters.kubernetes.index import ClusterIndex
 from cappuccino.adapters.kubernetes.naming import HISTORY, WORKLOAD
@@ -100,20 +100,17 @@ class KubernetesWorkloads:
         view, resource = run.view, _resource(run.view.kind)
         alive = [pod for pod in run.pods if pod.alive]
         idle = not alive and (view.over or view.suspended)
-        try:
-            answer = await self._client.delete(
-                resource, view.namespace, view.name, uid=view.uid, propagation="Background" if idle else "Foreground"
-            )
+        grace = max(1, math.ceil(grace_seconds))  # 0 would not wait for the process
+        for pod in alive:  # before their owner goes: a kubelet keeps to the grace that it was told first
+            with suppress(NotFound, AnotherUid):
+                await self._client.delete(POD, pod.namespace, pod.name, uid=pod.uid, grace_seconds=grace)
+        with suppress(NotFound, AnotherUid):
+            propagation: Propagation = "Background" if idle else "Foreground"
+            answer = await self._client.delete(resource, view.namespace, view.name, uid=view.uid, propagation=propagation)
             if answer["kind"] == resource.kind:
                 self._index.note("MODIFIED", answer)
-        except (NotFound, AnotherUid):
-            idle = not alive
         if not idle:
-            grace = max(1, math.ceil(grace_seconds))  # 0 would not wait for the process
-            for pod in alive:
-                with suppress(NotFound, AnotherUid):
-                    await self._client.delete(POD, pod.namespace, pod.name, uid=pod.uid, grace_seconds=grace)
-            await self._gone(view, grace + self._margin_seconds)
+            await self._gone(view, max(grace, self._settings.deletion_grace_seconds) + self._margin_seconds)
         self._index.run_ended(name, view.uid)
 
     def watch(self) -> AsyncIterator[Key]:

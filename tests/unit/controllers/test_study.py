@@ -76,6 +76,21 @@ def test_no_more_trials_are_wanted_than_parallelism_and_budget_allow() -> None:
     assert wanted(study(parallelism=0), []) is None
 
 
+def test_what_is_proposed_is_told_at_once_and_making_its_objects_is_no_news() -> None:
+    done = [row(0, state="Complete", objective=1.0), row(1, state="Running")]
+    proposals = [NewTrial(number=2, parameters={}, distributions={}, seed=2)]
+    first = decide(
+        seen(trials=done, objects=[TrialObject(number=n, uid=str(n)) for n in range(2)], proposals=proposals), now=NOW
+    )
+    assert first.status is not None
+    assert (first.status["trials"]["waiting"], first.status["active"]) == (1, 2)
+    of = study(status=first.status)
+    rows = [*done, row(2)]
+    made = decide(seen(study=of, trials=rows, objects=[TrialObject(number=n, uid=str(n)) for n in range(2)]), now=NOW)
+    assert [type(action) for action in made.actions] == [CreateObject]
+    assert made.status == first.status
+
+
 def test_a_phase_waits_for_the_one_before_and_freezes_its_winner() -> None:
     phases = [
         {"name": "market", "trials": 2, "searchSpace": {"timeframe": {"type": "categorical", "choices": ["1h", "4h"]}}},

@@ -168,6 +168,24 @@ async def test_stopping_lets_the_pass_under_way_finish() -> None:
     assert memory.documents[KEY]["status"] == {"phase": "done"}
 
 
+async def test_cancelling_breaks_off_the_pass_under_way() -> None:
+    memory, entered = Memory(), asyncio.Event()
+
+    class Endless(Scripted):
+        async def observe(self, key: Key, document: Document | None) -> Any:
+            entered.set()
+            await asyncio.sleep(60)
+            return key
+
+    running = asyncio.create_task(loop_of(memory, Endless([Decision(status={"phase": "done"})])).run(asyncio.Event()))
+    await entered.wait()
+    running.cancel()
+    async with asyncio.timeout(1):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert memory.log == []
+
+
 async def test_a_change_concerns_those_that_name_it() -> None:
     study, other = stored(spec={"datasetRef": {"name": "d"}}), stored(name="o", spec={"datasetRef": {"name": "e"}}, uid="v")
     deployment = stored("Deployment", "m", spec={"studyRef": {"name": "s"}}, uid="x")

@@ -6,13 +6,14 @@ what the supervisor must do (core/errors.py).
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
 
 from cappuccino.core import lifeline
-from cappuccino.core.errors import AWAY_EXIT_CODE, CappuccinoError, InvalidInput
+from cappuccino.core.errors import AWAY_EXIT_CODE, PREEMPTED_EXIT_CODE, CappuccinoError, InvalidInput
 
 AWAY_SECONDS = 5.0
 NAMES = ("ingest", "train", "validate", "trade", "exchange", "database", "dashboard")
@@ -20,6 +21,8 @@ NAMES = ("ingest", "train", "validate", "trade", "exchange", "database", "dashbo
 
 def main(argv: Sequence[str]) -> int:
     supervised = lifeline.watch()
+    # In a container this is process 1, which a signal without a handler does not end. A program may set its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(PREEMPTED_EXIT_CODE))
     name = argv[0] if argv else ""
     try:
         if name not in NAMES:
@@ -30,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"{error}\n")
         code = error.exit_code
     if code == AWAY_EXIT_CODE and not supervised:
-        time.sleep(AWAY_SECONDS)  # nobody else paces the next attempt: a Job replaces its pod at once
+        time.sleep(AWAY_SECONDS)  # what is away is asked no more often, however soon the next attempt comes
     return code
 
 

@@ -14,7 +14,7 @@ from cappuccino.core.errors import RetryLater
 from hack.images import base
 from hack.images.tools import CACHE, EPOCH, need, run, say
 
-STORAGE_GB = 20  # of old and new layers; the images take about 3, with CUDA 8
+STORAGE_GB = 20  # of old and new layers; one set of images takes about 2, with CUDA 7
 
 
 @dataclass(frozen=True, kw_only=True)

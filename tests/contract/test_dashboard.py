@@ -107,6 +107,7 @@ async def test_nothing_can_be_written_through_it(client: TestClient[Any, Any], d
         await pool.close()
 
 
+@pytest.mark.slow
 async def test_it_says_503_while_the_database_is_away_and_comes_back(client: TestClient[Any, Any], database_url: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     elsewhere = psycopg.conninfo.make_conninfo(database_url, dbname="postgres")

@@ -92,7 +92,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--traders", type=int, default=1000)
     parser.add_argument("--start-seconds", type=float, default=0.5, help="of a pod")
-    parser.add_argument("--train-seconds", type=float, default=20.0, help="of a trial, on average")
+    parser.add_argument("--train-seconds", type=float, default=22.0, help="of a trial, on average")
     parser.add_argument("--bar-seconds", type=float, default=60.0, help="between two bars of a trader")
     return parser.parse_args()
 

@@ -20,6 +20,7 @@ KEPT = 100  # Trial objects of a Study, at most a tenth of them
 TRIALS_EACH = 20  # of the many Studies, two at a time
 STEADY_SECONDS = 150.0
 HALTS = 50
+APPLIED_PER_SECOND = 5.0  # Traders: as a script would
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +128,13 @@ class Scenario:
     async def traders(self) -> None:
         count, report, began = self._sizes.traders, self._report, time.monotonic()
         names = [f"desk-{n:04d}" for n in range(count)]
-        for name in names:
+        for number, name in enumerate(names):
             await self._api.create(f"{OURS}/traders", _trader(name))
+            await asyncio.sleep(max(0.0, began + number / APPLIED_PER_SECOND - time.monotonic()))
         await self._until("all Traders are ready", lambda: len(self._seen.ready) >= count, within=900)
-        report.add(f"{count} Traders from applied to trading", f"{time.monotonic() - began:.0f} s for all")
+        report.add(
+            f"{count} Traders applied, {APPLIED_PER_SECOND:g} a second", f"all trade after {time.monotonic() - began:.0f} s"
+        )
         report.delays("Account leased, pod running -> Trader Ready", delays(self._events.leased, self._seen.ready))
         await self._until("the queue is empty", self._queue_is_empty, within=300)
         told, before, usage = dict(self._seen.told), await self._counts(), self._usage()

@@ -148,7 +148,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         snapshot=observed.pinned.snapshot,
         gate_starts_at=iso(observed.pinned.gate_starts_at),
         phase=_phase_of(study, [*rows[-1:], *observed.proposals]) or None,
-        trials=counts.model_copy(update={"waiting": counts.waiting}),  # told together with what made room for them
+        trials=counts.model_copy(update={"waiting": counts.waiting + proposed}),  # told together with what made room for them
         active=len(progress.unfinished) + proposed,
         best=BestTrial(number=winner.number, objective=winner.objective or 0.0) if winner else None,
     )

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = ["test_path", "test_faults", "test_uninstall"]
+    order = ["test_path", "test_faults", "test_contract", "test_uninstall"]
     items.sort(key=lambda item: order.index(item.path.stem))
 
 

@@ -47,8 +47,8 @@ cluster-down: $(INSTALLED) ## remove it with all that it left
 cluster-env: ## shell lines that point kubectl at it, for eval
 	@$(BIN)/python -m hack.cluster env
 
-images: $(INSTALLED) ## build the container images, with docker or buildah
-	$(BIN)/python -m hack.images build
+images: $(INSTALLED) ## build the container images, with docker or buildah (NAMES="trader train": those)
+	$(BIN)/python -m hack.images build $(NAMES)
 
 e2e: $(INSTALLED) ## the whole path on a real cluster: images, chart, examples, faults (FAULTS=all: every one)
 	@mkdir -p build

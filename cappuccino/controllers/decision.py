@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from cappuccino.core.identifiers import digest_of
+
 Document = dict[str, Any]
 
 
@@ -82,6 +84,11 @@ class Workload:
     retries: int = 3
     pod: PodNeeds = PodNeeds()
 
+    @property
+    def fingerprint(self) -> str:
+        """Of what the process is told: another fingerprint under the same name is another process."""
+        return digest_of([self.kind, list(self.arguments), dict(self.environment)])[:16]
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadStatus:
@@ -94,6 +101,7 @@ class WorkloadStatus:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     message: str = ""  # last line of its error output, or why it waits
+    fingerprint: str = ""  # of the workload that was started; empty: not known
 
 
 # --- actions ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Trader: keep one bundle trading one account, and stop it when it must stop.
 
 new ──▶ finalizer, then its workload (continuous: restarted with back-off)
+spec changed ──▶ its workload stopped, and started with the new one
 annotations halt and resume ──▶ latch.py: the account row, which alone says whether it may trade
 account halted ──▶ Halted; the workload keeps running and holds to the latch
 refused for good, or failed too often in a row ──▶ Stalled, not started again until its spec changes
@@ -82,6 +83,10 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     if run is None:
         actions.append(StartWorkload(workload=workload(trader, observed.key)))
         return _status(observed, trader, (false("Ready", "Starting", "its process is being started"),), now, actions, held)
+    if run.fingerprint not in ("", workload(trader, observed.key).fingerprint):
+        actions.append(StopWorkload(name=observed.key.workload()))
+        ready = false("Ready", "Restarting", "its spec changed: its process is started again with the new one")
+        return _status(observed, trader, (ready,), now, actions, held, requeue=0.1)
     if run.state == "Succeeded":
         return _status(observed, trader, (false("Ready", "Finished", "the venue's tape ended"),), now, actions, held)
     if run.state == "Failed":

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,10 @@ def workload(
     return Workload(name=name, kind=kind, arguments=(action, str(folder), *rest), keys=(key,), **options)
 
 
-async def start(ground: Ground, *arguments: str, **options: Any) -> None:
-    await ground.workloads.start(workload(ground.folder.path, *arguments, key=ground.key, **options))
+async def start(ground: Ground, *arguments: str, **options: Any) -> Workload:
+    given = workload(ground.folder.path, *arguments, key=ground.key, **options)
+    await ground.workloads.start(given)
+    return given
 
 
 async def until(ground: Ground, name: str, test: Callable[[WorkloadStatus], bool]) -> WorkloadStatus:
@@ -200,6 +203,12 @@ async def test_starting_a_name_again_changes_nothing_even_after_its_end(ground: 
     await start(ground, "exit", "0", name="other")
     await until(ground, "other", over)
     assert await attempts(ground.folder) == 2
+
+
+async def test_a_status_tells_which_workload_it_is_of(ground: Ground) -> None:
+    given = await start(ground, "exit", "0", environment={"CAPPUCCINO_SPEC": '{"a": [1.5, null]}'})
+    assert (await until(ground, "w", over)).fingerprint == given.fingerprint
+    assert replace(given, environment={}).fingerprint != given.fingerprint
 
 
 async def test_a_crash_is_retried_until_the_retries_are_used_up(ground: Ground) -> None:

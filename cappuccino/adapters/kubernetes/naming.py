@@ -17,6 +17,7 @@ SELECTOR = f"{MANAGED_BY}=cappuccino"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 WORKLOAD = f"{GROUP}/workload"  # label: for people and selectors; annotation: the whole name
 KEYS = f"{GROUP}/keys"
+FINGERPRINT = f"{GROUP}/fingerprint"
 HISTORY = f"{GROUP}/history"
 CONTAINER = "worker"
 

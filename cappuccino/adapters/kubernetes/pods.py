@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from cappuccino.adapters.kubernetes.client import JOB, STATEFULSET
-from cappuccino.adapters.kubernetes.naming import CONTAINER, KEYS, QUEUE_LABEL, WORKLOAD, labels, place
+from cappuccino.adapters.kubernetes.naming import CONTAINER, FINGERPRINT, KEYS, QUEUE_LABEL, WORKLOAD, labels, place
 from cappuccino.adapters.kubernetes.settings import PodSettings
 from cappuccino.adapters.kubernetes.views import keys_text
 from cappuccino.api import API_VERSION
@@ -35,7 +35,7 @@ def document(workload: Workload, settings: PodSettings, owners: Sequence[Summary
         "name": name,
         "namespace": namespace,
         "labels": {**_labels_of(owners), **labels(workload)},
-        "annotations": {WORKLOAD: workload.name, KEYS: keys_text(workload.keys)},
+        "annotations": {WORKLOAD: workload.name, KEYS: keys_text(workload.keys), FINGERPRINT: workload.fingerprint},
     }
     if owners:
         metadata["ownerReferences"] = [_owner(owner) for owner in owners]

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from cappuccino.adapters.kubernetes.history import History, time_of
-from cappuccino.adapters.kubernetes.naming import CONTAINER, HISTORY, KEYS, QUEUE_LABEL, WORKLOAD
+from cappuccino.adapters.kubernetes.naming import CONTAINER, FINGERPRINT, HISTORY, KEYS, QUEUE_LABEL, WORKLOAD
 from cappuccino.controllers.decision import Document, Key
 from cappuccino.core.clock import parse_iso
 
@@ -99,6 +99,7 @@ class WorkloadView:
     workload: str
     label: str  # as its pods carry it
     keys: tuple[Key, ...]
+    fingerprint: str
     owners: tuple[str, ...]
     created_at: datetime
     deleting: bool = False
@@ -163,6 +164,7 @@ def workload_view(document: Document) -> WorkloadView:
         workload=annotations[WORKLOAD],
         label=(metadata.get("labels") or {}).get(WORKLOAD, ""),
         keys=keys_of(annotations[KEYS]),
+        fingerprint=annotations.get(FINGERPRINT, ""),
         owners=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
         created_at=parse_iso(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,

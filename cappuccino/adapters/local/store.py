@@ -36,6 +36,7 @@ class WorkloadRow:
             started_at=self.started_at,
             finished_at=self.finished_at,
             message=self.message,
+            fingerprint=self.workload.fingerprint,
         )
 
 

@@ -4,6 +4,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from cappuccino.controllers.decision import Decision, Key, PatchMetadata, StartWorkload, StopWorkload
 from cappuccino.controllers.rows import AccountActivity
 from cappuccino.controllers.trader import FINALIZER, TRACEPARENT_ANNOTATION, Observed, decide, farewell, workload
@@ -108,6 +110,18 @@ def test_a_final_refusal_stalls_and_is_not_started_again() -> None:
     decision = decide(seen(workload=refused), now=NOW)
     assert reason(decision, "Stalled") == ("True", "Refused")
     assert started(decision) == []
+
+
+@pytest.mark.parametrize(("state", "code"), [("Running", None), ("Failed", 2), ("Succeeded", 0)])
+def test_a_changed_spec_starts_its_process_again_and_the_same_spec_does_not(state: str, code: int | None) -> None:
+    told = workload(trader(), KEY).fingerprint
+    changed = trader(spec={"risk": {"maxWeight": 0.1}})
+    run = running(KEY.workload(), state=state, exit_code=code, fingerprint=told)
+    assert StopWorkload(name=KEY.workload()) not in decide(seen(workload=run), now=NOW).actions
+    decision = decide(seen(trader=changed, workload=run), now=NOW)
+    assert decision.actions == (StopWorkload(name=KEY.workload()),)
+    assert reason(decision) == ("False", "Restarting")
+    assert started(decide(seen(trader=changed, workload=None), now=NOW)) == [KEY.workload()]
 
 
 def test_the_end_of_the_tape_is_finished_not_failed() -> None:

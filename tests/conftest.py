@@ -15,11 +15,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from cappuccino.adapters.postgres.embedded import EmbeddedServer
 from cappuccino.adapters.postgres.engine import migrate
 from hack.cluster import build
 from hack.cluster.control_plane import ControlPlane
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing on a busy machine
+settings.load_profile("untimed")
 
 CRDS = Path(__file__).parents[1] / "crds"
 

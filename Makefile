@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test test-fast check lint types format generate verify lock clean \
-  cluster cluster-down cluster-env images e2e scale
+  cluster cluster-down cluster-env images e2e scale bench learn calibrate
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -56,6 +56,15 @@ e2e: $(INSTALLED) ## the whole path on a real cluster: images, chart, examples, 
 
 scale: $(INSTALLED) ## 10,000 Trials, 1,000 Traders, 100 Studies on a real API server; prints what it took
 	$(BIN)/python -m tests.scale
+
+bench: $(INSTALLED) ## training beside its peers and the machine's limit, 20 minutes (FAST=1: three; WRITE=1: into the docs)
+	$(BIN)/python -m tests.bench $(SECTIONS) $(if $(FAST),--fast) $(if $(WRITE),--write)
+
+learn: $(INSTALLED) ## what PPO learns of what can be had on markets with a known optimum (FAST=1: only that it runs)
+	$(BIN)/python -m tests.learning $(if $(FAST),--fast)
+
+calibrate: $(INSTALLED) ## who passes the gates on noise, and over planted edges (FAST=1: minutes; it goes on where it was)
+	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.calibrate --workers $(WORKERS) $(if $(FAST),--fast)
 
 check: lint types verify test ## what CI runs before the end-to-end path
 

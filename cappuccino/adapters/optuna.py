@@ -3,15 +3,17 @@
 What a proposal costs is bounded: of a long history it sees the best trials and the newest ones, which is a function of the
 record alone, so that any process proposes the same.
 
-Source: multivariate tree-structured Parzen estimator with constant liar for running trials (optuna.samplers.TPESampler).
+Source: tree-structured Parzen estimator with constant liar for running trials (optuna.samplers.TPESampler), multivariate for
+one objective. Of several it ranks trials by non-domination and hypervolume; those that break a limit come behind all others,
+the least excess first. It is preferred to NSGA-II because a budget here is tens of trials, less than a few generations, and
+because it is a function of the trials alone: a genetic sampler also needs to know which generation each was born in.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
-from heapq import nlargest
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import optuna
@@ -19,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from cappuccino.search.goal import Goal
 from cappuccino.search.space import Choices, Dimension, FloatRange, Space, text_of, to_wire, values_of
 from cappuccino.search.trials import TrialRow
 
@@ -39,23 +42,26 @@ class OptunaSampler:
 
     type: Literal["tpe", "random"] = "tpe"
     startup_trials: int = 10
+    goal: Goal = field(default_factory=Goal)
 
     def sample(self, history: Sequence[TrialRow], space: Space, seed: int) -> dict[str, str]:
         if not space:
             return {}
         distributions = {name: _distribution(dimension) for name, dimension in sorted(space.items())}
         logging.getLogger("optuna").setLevel(logging.WARNING)
-        past = _past(history, space, distributions) if self.type == "tpe" else []
-        study = optuna.create_study(direction="maximize", sampler=self._sampler(seed % _SEED_MODULUS), storage=_Past(past))
+        past = _past(history, space, distributions, self.goal) if self.type == "tpe" else []
+        study = optuna.create_study(
+            directions=["minimize"] * (1 + len(self.goal.minimize)),
+            sampler=self._sampler(seed % _SEED_MODULUS),
+            storage=_Past(past),
+        )
         trial = study.ask(fixed_distributions=distributions)
         return {name: text_of(trial.params[name]) for name in distributions}
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         if self.type == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, constant_liar=True, n_startup_trials=self.startup_trials
-        )
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=self.startup_trials)
 
 
 class _Past(InMemoryStorage):
@@ -75,16 +81,18 @@ class _Past(InMemoryStorage):
         return [trial for trial in self._past if states is None or trial.state in states]
 
 
-def _past(history: Sequence[TrialRow], space: Space, distributions: dict[str, BaseDistribution]) -> list[FrozenTrial]:
+def _past(
+    history: Sequence[TrialRow], space: Space, distributions: dict[str, BaseDistribution], goal: Goal
+) -> list[FrozenTrial]:
     """What there is to learn from, in the order of the numbers."""
     trials: list[FrozenTrial] = []
-    for row in _learnt(history, space):
+    for row in _learnt(history, space, goal):
         if (params := values_of(space, row.parameters)) is not None:
-            trials.append(_frozen(len(trials) + 1, row, params, distributions))
+            trials.append(_frozen(len(trials) + 1, row, params, distributions, goal))
     return trials
 
 
-def _learnt(history: Sequence[TrialRow], space: Space) -> list[TrialRow]:
+def _learnt(history: Sequence[TrialRow], space: Space, goal: Goal) -> list[TrialRow]:
     """Rows drawn from this very space, failed ones excepted; of many the best and the newest."""
     wire = to_wire(space)
     same: dict[int, bool] = {}  # by identity: rows of one phase share their distributions
@@ -93,21 +101,28 @@ def _learnt(history: Sequence[TrialRow], space: Space) -> list[TrialRow]:
         drawn = row.distributions
         if id(drawn) not in same:
             same[id(drawn)] = dict(drawn) == wire
-        if same[id(drawn)] and row.state in _STATES and not (row.state == "Complete" and row.objective is None):
+        if same[id(drawn)] and row.state in _STATES and not (row.state == "Complete" and not _told(row, goal)):
             rows.append(row)
     rows.sort(key=lambda row: row.number)
-    older = ((row.objective, -row.number, row) for row in rows[:-_NEWEST] if row.objective is not None)
-    best = [row for _, _, row in nlargest(_BEST, older)]
+    best = goal.chosen(rows[:-_NEWEST], at_most=_BEST)
     return sorted(best, key=lambda row: row.number) + rows[-_NEWEST:]
 
 
-def _frozen(number: int, row: TrialRow, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+def _told(row: TrialRow, goal: Goal) -> bool:
+    """Whether a complete trial has all that the goal speaks of."""
+    return goal.losses(row) is not None and goal.excesses(row) is not None
+
+
+def _frozen(
+    number: int, row: TrialRow, params: dict[str, Any], distributions: dict[str, BaseDistribution], goal: Goal
+) -> FrozenTrial:
     """Without its reports: a pruned trial is worse than every complete one, whatever it reported."""
-    return FrozenTrial(
+    trial = FrozenTrial(
         number=number,
         trial_id=number,
         state=_STATES[row.state],
-        value=row.objective if row.state == "Complete" else None,
+        value=None,
+        values=goal.losses(row),
         datetime_start=None,
         datetime_complete=None,
         params=params,
@@ -116,6 +131,9 @@ def _frozen(number: int, row: TrialRow, params: dict[str, Any], distributions: d
         system_attrs={},
         intermediate_values={},
     )
+    for name, excess in (goal.excesses(row) or {}).items():
+        trial.set_constraint(name, excess)
+    return trial
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -36,6 +36,13 @@ class FeatureEntry(Model):
 class GeneratorSource(Model):
     """A seeded market: correlated assets, regimes, jumps, volume. Deterministic and prefix-stable."""
 
+    model_config = validations(
+        (
+            "!has(self.leader) || self.driftFeedback != 0.0",
+            "leader is {self.leader}, but driftFeedback is 0, so nothing follows it: set driftFeedback",
+        ),
+    )
+
     seed: int = Field(ge=0, le=2**53, description="Seed of the market; the same seed makes the same market.")
     volatility: float = Field(default=0.005, gt=0, le=0.2, description="Standard deviation of a bar's log return.")
     correlation: float = Field(default=0.3, ge=0, lt=1, description="Correlation of the assets' noise.")
@@ -43,8 +50,25 @@ class GeneratorSource(Model):
         default=0.0, ge=0, le=0.05, description="Planted edge: standard deviation per bar of an AR(1) drift; 0 plants none."
     )
     drift_half_life: float = Field(default=24.0, gt=0, le=10_000, description="Half-life of the AR(1) drift, in bars.")
+    drift_feedback: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="Correlation of the drift's changes with the noise of the bar before: "
+        "above 0 moves go on, below 0 they are taken back.",
+    )
+    leader: Symbol | None = Field(
+        default=None,
+        description="The symbol whose noise moves the drift of all others, and that has none; absent: each its own.",
+    )
     regimes: bool = Field(default=True, description="Whether volatility switches between calm and wild.")
     jumps_per_year: float = Field(default=12.0, ge=0, le=1000, description="Jumps of each asset in a year, on average.")
+
+    @model_validator(mode="after")
+    def _followed(self) -> Self:
+        if self.leader is not None and self.drift_feedback == 0:
+            raise ValueError(f"leader is {self.leader}, but driftFeedback is 0, so nothing follows it: set driftFeedback")
+        return self
 
 
 class FileSource(Model):

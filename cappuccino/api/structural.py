@@ -52,6 +52,8 @@ def _convert(source: Schema, definitions: Schema, where: str) -> Schema:
     if unknown or ("type" not in source and "const" not in source and "enum" not in source):
         raise InvariantViolation(f"{where}: no structural form for {', '.join(sorted(unknown)) or 'a schema without a type'}")
     result = {key: value for key, value in source.items() if key in _COPIED}
+    if "default" in source:
+        result["default"] = _present(source["default"])
     if "const" in source:
         result["enum"] = [source["const"]]
     for bound, plain in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
@@ -64,6 +66,11 @@ def _convert(source: Schema, definitions: Schema, where: str) -> Schema:
     elif isinstance(source.get("additionalProperties"), dict):
         result["additionalProperties"] = _convert(source["additionalProperties"], definitions, f"{where}{{}}")
     return result
+
+
+def _present(value: Any) -> Any:
+    """A default without what is null in it: absent."""
+    return {key: _present(inner) for key, inner in value.items() if inner is not None} if isinstance(value, dict) else value
 
 
 def strict(schema: Schema) -> Schema:

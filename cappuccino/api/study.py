@@ -19,6 +19,8 @@ from cappuccino.api.meta import (
     Status,
     validations,
 )
+from cappuccino.api.search import Budget, Constraints, Objective, Pruner, Sampler, WarmStart
+from cappuccino.search.goal import Goal
 
 Text = Annotated[str, Field(max_length=256)]
 
@@ -105,42 +107,6 @@ class Validation(Model):
     min_closed_trades: int = Field(
         default=20, ge=1, le=100_000, description="Trades from flat to flat, over all folds, below which a trial fails."
     )
-
-
-class Objective(Model):
-    """What a trial is scored by."""
-
-    metric: Literal["sharpe"] = Field(
-        default="sharpe", description="Annualised Sharpe ratio out of sample, mean over the folds."
-    )
-    direction: Literal["maximize"] = Field(
-        default="maximize", description="Direction of the search: a higher metric is better."
-    )
-
-
-class Sampler(Model):
-    """How the next trial's parameters are chosen. Seeded by (study uid, trial number) beside `seed`."""
-
-    type: Literal["tpe", "random"] = Field(default="tpe", description="tpe: tree-structured Parzen estimator; random: uniform.")
-    seed: int = Field(default=0, ge=0, le=2**53, description="Seed of the search; another seed makes another search.")
-    startup_trials: int = Field(default=10, ge=1, le=10_000, description="Random trials before the estimator is used.")
-
-
-class Pruner(Model):
-    """When a trial is stopped before its last fold."""
-
-    type: Literal["none", "median"] = Field(
-        default="median",
-        description="median: stops a trial that is below the median of its peers at the same fold; none: stops nothing.",
-    )
-    startup_trials: int = Field(default=5, ge=1, le=10_000, description="Complete trials before anything is pruned.")
-
-
-class Budget(Model):
-    """How much is searched. It may grow while the Study runs, never shrink."""
-
-    trials: int = Field(default=20, ge=1, le=1_000_000, description="Trials in all; phases, if any, add up to it.")
-    max_failed_trials: int = Field(default=10, ge=0, le=1_000_000, description="More than these and the Study fails.")
 
 
 class SizingSpec(Model):
@@ -233,8 +199,17 @@ class TrialTemplate(Model):
         default=BarriersSpec(), description="Exits that need no decision; fractions of the average entry."
     )
     costs: CostsSpec = Field(default=CostsSpec(), description="Fees and slippage.")
+    pack: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Trials that share one workload; policies of one network shape train in it as one batched model.",
+    )
     timeout_seconds: int = Field(
-        default=6 * 3600, ge=10, le=30 * 86400, description="Wall time of one trial, retries included."
+        default=6 * 3600,
+        ge=10,
+        le=30 * 86400,
+        description="Wall time of one trial, retries included; a pack has that of all its trials.",
     )
     retries: int = Field(default=3, ge=0, le=100, description="Restarts of a crashed trainer; a preemption never counts.")
     checkpoint_seconds: int = Field(default=30, ge=1, le=86400, description="Wall time between checkpoints.")
@@ -255,9 +230,11 @@ class StudySpec(Model):
     search_space: SearchSpace = Field(default={}, description="What varies: parameter name to the values it may take.")
     phases: tuple[Phase, ...] = Field(default=(), max_length=8, description="Stages in order, instead of searchSpace.")
     objective: Objective = Field(default=Objective(), description="What a trial is scored by.")
+    constraints: Constraints = Field(default=Constraints(), description="What a trial must keep to, or it is never chosen.")
     validation: Validation = Field(default=Validation(), description="How the bars are split, and what a trial needs to count.")
     sampler: Sampler = Field(default=Sampler(), description="How parameters are chosen.")
     pruner: Pruner = Field(default=Pruner(), description="When a trial is stopped early.")
+    warm_start: WarmStart | None = Field(default=None, description="What is taken over from an earlier Study; absent: nothing.")
     budget: Budget = Field(default=Budget(), description="How much is searched. May grow while the search runs.")
     parallelism: int = Field(
         default=1, ge=0, le=10_000, description="Trials at a time; 0 pauses. May change while the search runs."
@@ -279,7 +256,28 @@ class StudySpec(Model):
             total = sum(phase.trials for phase in self.phases)
             if total != self.budget.trials:
                 raise ValueError(f"phases have {total} trials and budget.trials is {self.budget.trials}: make them equal")
+            if self.warm_start:
+                raise ValueError("warmStart and phases exclude each other: write the earlier winner into strategy.parameters")
+            if self.budget.stop_early:
+                raise ValueError("budget.stopEarly and phases exclude each other: make each phase a Study of its own")
         return self
+
+    @model_validator(mode="after")
+    def _pruner(self) -> Self:
+        if self.pruner.type != "none" and self.objective.also_minimize:
+            raise ValueError(
+                f"pruner {self.pruner.type} sees Sharpe alone and objective.alsoMinimize asks for more: use type none"
+            )
+        if self.pruner.type == "asha" and self.pruner.min_folds >= self.validation.folds:
+            raise ValueError(
+                f"pruner asha has its first rung after {self.pruner.min_folds} of {self.validation.folds} folds: "
+                "raise validation.folds, or use type median"
+            )
+        return self
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(minimize=self.objective.also_minimize, limits=self.constraints.limits())
 
 
 class TrialCounts(Model):
@@ -293,10 +291,19 @@ class TrialCounts(Model):
 
 
 class BestTrial(Model):
-    """The complete trial with the highest objective."""
+    """The complete trial with the highest objective, of those that keep the constraints."""
 
     number: int = Field(description="Number of that trial in the Study.")
     objective: float = Field(description="Objective of that trial.")
+
+
+class FrontTrial(Model):
+    """A trial of the Pareto front: none equals or beats it in every objective."""
+
+    number: int = Field(description="Number of that trial in the Study.")
+    objective: float = Field(description="Objective of that trial.")
+    max_drawdown: float | None = Field(default=None, description="Its deepest drawdown of any fold.")
+    turnover: float | None = Field(default=None, description="Its traded value over equity a year, mean over the folds.")
 
 
 class StudyStatus(Status):
@@ -306,6 +313,12 @@ class StudyStatus(Status):
     trials: TrialCounts | None = Field(default=None, description="How many trials there are in each state.")
     active: int | None = Field(default=None, description="Trials that have not finished: what parallelism bounds.")
     best: BestTrial | None = Field(default=None, description="Best trial so far.")
+    front: tuple[FrontTrial, ...] | None = Field(
+        default=None,
+        description="With objective.alsoMinimize: the Pareto front, best objective first; of a long one an even choice.",
+    )
+    front_size: int | None = Field(default=None, description="How many trials the whole front has.")
+    warm_start_uid: str | None = Field(default=None, description="Uid of the Study that this one started from.")
 
 
 MUTABLE_STUDY_FIELDS = ("parallelism", "suspend", "budget", "finishedTrialsKept")
@@ -337,6 +350,23 @@ class Study(Resource):
                 "self.phases.size() == 0 || self.phases.map(p, p.trials).sum() == self.budget.trials",
                 "phases have {self.phases.map(p, p.trials).sum()} trials and budget.trials is {self.budget.trials}: "
                 "make them equal",
+            ),
+            (
+                "!has(self.warmStart) || self.phases.size() == 0",
+                "warmStart and phases exclude each other: write the earlier winner into strategy.parameters",
+            ),
+            (
+                "!has(self.budget.stopEarly) || self.phases.size() == 0",
+                "budget.stopEarly and phases exclude each other: make each phase a Study of its own",
+            ),
+            (
+                "self.pruner.type == 'none' || self.objective.alsoMinimize.size() == 0",
+                "pruner {self.pruner.type} sees Sharpe alone and objective.alsoMinimize asks for more: use type none",
+            ),
+            (
+                "self.pruner.type != 'asha' || self.pruner.minFolds < self.validation.folds",
+                "pruner asha has its first rung after {self.pruner.minFolds} of {self.validation.folds} folds: "
+                "raise validation.folds, or use type median",
             ),
         ),
         pinned=PINNED_STUDY_FIELDS,

@@ -46,6 +46,7 @@ from cappuccino.controllers.trader import TRACEPARENT_ANNOTATION
 from cappuccino.core.clock import parse_iso
 from cappuccino.core.errors import FINAL_EXIT_CODES
 from cappuccino.core.identifiers import TRACEPARENT, traceparent
+from cappuccino.search.goal import Goal
 from cappuccino.search.trials import TrialRow
 
 BASELINE_RISK = RiskLimits(max_weight=1, max_drawdown=0, stop=0, trail=0)  # nothing interferes with a baseline
@@ -68,6 +69,12 @@ class Observed:
     gates: WorkloadStatus | None = None
     grading: WorkloadStatus | None = None
 
+    @property
+    def candidates(self) -> tuple[TrialRow, ...]:
+        if self.deployment is None or self.study is None:
+            return ()
+        return candidates(self.deployment, self.trials, self.study.spec.goal)
+
 
 def gates_name(key: Key) -> str:
     return key.workload("gates")
@@ -77,11 +84,9 @@ def grade_name(key: Key) -> str:
     return key.workload("grade")
 
 
-def candidates(deployment: Deployment, trials: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
-    """The best complete trials, best first; the earlier number first when two are equal."""
-    complete = [row for row in trials if row.state == "Complete" and row.bundle_digest and row.objective is not None]
-    complete.sort(key=lambda row: (-(row.objective or 0.0), row.number))
-    return tuple(complete[: deployment.spec.top])
+def candidates(deployment: Deployment, trials: Sequence[TrialRow], goal: Goal) -> tuple[TrialRow, ...]:
+    """The best of the trials that the Study's goal lets be chosen, best first."""
+    return tuple(row for row in goal.chosen(trials) if row.bundle_digest)[: deployment.spec.top]
 
 
 def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001
@@ -95,7 +100,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return _status(observed, deployment, blocked, now)
 
     verdicts = {row.bundle_digest: row for row in observed.evidence if row.gate == VERDICT}
-    expected = _expected(deployment, observed.trials)
+    expected = _expected(deployment, observed.candidates)
     if len(verdicts) < expected:
         return _gate(observed, deployment, expected, now)
 
@@ -166,10 +171,10 @@ def _trader(deployment: Deployment, key: Key, name: str, spec: Document, trace: 
     }
 
 
-def _expected(deployment: Deployment, trials: Sequence[TrialRow]) -> int:
+def _expected(deployment: Deployment, best: Sequence[TrialRow]) -> int:
     if deployment.spec.mode == "ensemble":
         return 1
-    return len(deployment.spec.bundles) or len(candidates(deployment, trials))
+    return len(deployment.spec.bundles) or len(best)
 
 
 def _blocked(observed: Observed, deployment: Deployment) -> tuple[Condition, ...]:
@@ -186,8 +191,8 @@ def _blocked(observed: Observed, deployment: Deployment) -> tuple[Condition, ...
         return stalled("StudyFailed", f"Study {name} failed: {failed.message}")
     if complete is None or complete.status != "True":
         return (false("Ready", "StudySearching", f"Study {name} is not complete yet"),)
-    if not deployment.spec.bundles and not candidates(deployment, observed.trials):
-        return stalled("NoCandidates", f"Study {name} has no complete trial: widen its search or its data")
+    if not deployment.spec.bundles and not observed.candidates:
+        return stalled("NoCandidates", f"Study {name} has no trial that may be chosen: widen its search or its data")
     return ()
 
 
@@ -212,7 +217,7 @@ def _gate(observed: Observed, deployment: Deployment, expected: int, now: dateti
 
 
 def gates_workload(observed: Observed, deployment: Deployment) -> Workload:
-    rows = candidates(deployment, observed.trials)
+    rows = observed.candidates
     numbers = {row.bundle_digest: row.number for row in rows}
     digests = deployment.spec.bundles or tuple(str(row.bundle_digest) for row in rows)
     spec = {

@@ -1,9 +1,11 @@
 """Study: search within a budget, never losing or repeating a trial.
 
     no Dataset, or none Ready ──▶ waits (Ready False)
-    first pass ──▶ pins the Dataset's snapshot, its own spec and the start of the gate window
+    warmStart names a Study that is not complete ──▶ waits (Ready False)
+    first pass ──▶ pins the Dataset's snapshot, its own spec, the start of the gate window, and what it starts from
     room (parallelism, budget, phase) ──▶ proposals become rows; rows without objects become Trials
-    every trial of the budget finished ──▶ Complete;   too many failed ──▶ Failed
+    budget.stopEarly says enough ──▶ no more proposals (progress.py)
+    every trial of the budget, or every one there is when it is enough, finished ──▶ Complete;   too many failed ──▶ Failed
 
 The trial table is the truth: an INSERT under (study uid, number) makes a trial exist, and a pass that finds a row
 without an object creates the object. A phase begins when every trial of the one before has finished; the winner's
@@ -12,24 +14,26 @@ parameters are frozen in it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any
 
 from cappuccino.api.dataset import Dataset, DatasetSpec
 from cappuccino.api.meta import API_VERSION, Condition, OwnerReference
-from cappuccino.api.study import BestTrial, Parameter, Phase, Study, StudySpec, StudyStatus, TrialCounts
+from cappuccino.api.study import Parameter, Phase, Study, StudySpec, StudyStatus
+from cappuccino.controllers import warmstart
 from cappuccino.controllers.conditions import false, settle, stalled, true
 from cappuccino.controllers.decision import Action, CreateObject, Decision, DeleteObject, Document, Event, Key, WriteRecord
+from cappuccino.controllers.progress import Progress, best_of, front_of
 from cappuccino.controllers.rows import SnapshotRow, StudyRow
 from cappuccino.core.clock import from_epoch, iso
 from cappuccino.core.errors import InvalidInput
 from cappuccino.core.identifiers import trial_name
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.evaluation.splits import walk_forward, windows
-from cappuccino.search.trials import NewTrial, TrialRow, TrialState
+from cappuccino.search.packing import proposed_together
+from cappuccino.search.trials import NewTrial, TrialRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Observed:
     dataset: Dataset | None = None
     snapshot: SnapshotRow | None = None  # the Dataset's current one, or the pinned one
     pinned: StudyRow | None = None
+    source: warmstart.Source = warmstart.NO_SOURCE  # what it is to start from, before it is pinned
     trials: Sequence[TrialRow] = ()
     objects: Sequence[TrialObject] = ()
     proposals: Sequence[NewTrial] = field(default=())  # what the sampler says for `wanted`
@@ -63,26 +68,6 @@ class Wanted:
     frozen: Mapping[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What a search has come to, from one walk over its rows."""
-
-    counts: TrialCounts
-    unfinished: tuple[TrialRow, ...]
-    best: TrialRow | None  # the complete trial with the highest objective; the earlier one when two are equal
-
-    @classmethod
-    def of(cls, rows: Sequence[TrialRow]) -> Progress:
-        """`rows` are ordered by number."""
-        counts = Counter(row.state for row in rows)
-        complete = [row for row in rows if row.state == "Complete" and row.objective is not None]
-        return cls(
-            counts=TrialCounts(**{state.lower(): counts[state] for state in get_args(TrialState)}),
-            unfinished=tuple(row for row in rows if not row.finished) if counts["Waiting"] or counts["Running"] else (),
-            best=max(complete, key=lambda row: row.objective or 0.0, default=None),
-        )
-
-
 def phases(study: Study) -> tuple[Phase, ...]:
     """The Study's phases; one without a name when it has none."""
     if study.spec.phases:
@@ -92,8 +77,8 @@ def phases(study: Study) -> tuple[Phase, ...]:
 
 def wanted(study: Study, trials: Sequence[TrialRow]) -> Wanted | None:
     """The trials that may be proposed now, or None: pure, so that the observer can ask the sampler beforehand."""
-    spec, progress = study.spec, Progress.of(trials)
-    if spec.suspend or study.metadata.deletion_timestamp or _failed(study, progress.counts):
+    spec, progress = study.spec, Progress.of(trials, study.spec.goal)
+    if spec.suspend or study.metadata.deletion_timestamp or _failed(study, progress) or progress.enough(spec.budget.stop_early):
         return None
     room = spec.parallelism - len(progress.unfinished)
     first = len(trials)  # numbers are dense: a row is never deleted
@@ -102,11 +87,11 @@ def wanted(study: Study, trials: Sequence[TrialRow]) -> Wanted | None:
     for phase in phases(study):
         end = begin + phase.trials
         if first < end:
-            count = min(room, end - first)
-            if count <= 0 or any(row.number < begin for row in progress.unfinished):
+            count = proposed_together(room, end - first, pack=spec.template.pack, parallelism=spec.parallelism)
+            if count == 0 or any(row.number < begin for row in progress.unfinished):
                 return None
             return Wanted(numbers=tuple(range(first, first + count)), phase=phase.name, space=phase.search_space, frozen=frozen)
-        winner = Progress.of([row for row in trials if begin <= row.number < end]).best
+        winner = Progress.of([row for row in trials if begin <= row.number < end], spec.goal).best
         frozen |= dict(winner.parameters) if winner else {}
         begin = end
     return None
@@ -120,8 +105,8 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return _pin(observed, study, now)
 
     rows, objects = observed.trials, {item.number: item for item in observed.objects}
-    progress, proposed = Progress.of(rows), len(observed.proposals)
-    counts, winner = progress.counts, progress.best
+    progress, proposed = Progress.of(rows, study.spec.goal), len(observed.proposals)
+    counts, warm = progress.counts, observed.pinned.spec.get("warmStart") or {}
     actions: list[Action] = []
     if observed.proposals:
         actions.append(
@@ -141,7 +126,7 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         observed_generation=study.metadata.generation,
         conditions=settle(
             study.status.conditions if study.status else (),
-            _conditions(study, rows, counts),
+            _conditions(study, rows, progress),
             generation=study.metadata.generation,
             now=now,
         ),
@@ -150,7 +135,10 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         phase=_phase_of(study, [*rows[-1:], *observed.proposals]) or None,
         trials=counts.model_copy(update={"waiting": counts.waiting + proposed}),  # told together with what made room for them
         active=len(progress.unfinished) + proposed,
-        best=BestTrial(number=winner.number, objective=winner.objective or 0.0) if winner else None,
+        best=best_of(progress),
+        front=front_of(progress) or None,
+        front_size=len(progress.front) or None,
+        warm_start_uid=warm.get("studyUid"),
     )
     return Decision(
         actions=tuple(actions),
@@ -196,12 +184,15 @@ def _pin(observed: Observed, study: Study, now: datetime) -> Decision:
         gate_starts_at = _gate_start(study, dataset, snapshot.manifest)
     except InvalidInput as error:
         return _unpinned(study, stalled("TooFewBars", f"Dataset {name}: {error}"), now)
+    spec = warmstart.pin(resolved(study.spec, dataset.spec, snapshot.manifest), observed.source, gate_starts_at)
+    if not isinstance(spec, StudySpec):
+        return _unpinned(study, spec, now)
     pin = WriteRecord(
         operation="pin_study",
         arguments={
             "uid": study.uid,
             "name": study.name,
-            "spec": resolved(study.spec, dataset.spec, snapshot.manifest).to_json(),
+            "spec": spec.to_json(),
             "snapshot": snapshot.digest,
             "gate_starts_at": gate_starts_at,
         },
@@ -251,30 +242,37 @@ def _unpinned(study: Study, conditions: tuple[Condition, ...], now: datetime) ->
     return Decision(status=status.to_json())
 
 
-def _failed(study: Study, counts: TrialCounts) -> bool:
-    return counts.failed > study.spec.budget.max_failed_trials
+def _failed(study: Study, progress: Progress) -> bool:
+    return progress.counts.failed > study.spec.budget.max_failed_trials
 
 
-def _done(study: Study, rows: Sequence[TrialRow], counts: TrialCounts) -> bool:
-    return len(rows) >= study.spec.budget.trials and not counts.waiting and not counts.running
-
-
-def _conditions(study: Study, rows: Sequence[TrialRow], counts: TrialCounts) -> tuple[Condition, ...]:
-    summary = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed of {study.spec.budget.trials}"
-    if _failed(study, counts):
-        limit = study.spec.budget.max_failed_trials
+def _conditions(study: Study, rows: Sequence[TrialRow], progress: Progress) -> tuple[Condition, ...]:
+    counts, budget = progress.counts, study.spec.budget
+    summary = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed of {budget.trials}"
+    if _failed(study, progress):
+        limit = budget.max_failed_trials
         last = next((row.reason for row in reversed(rows) if row.state == "Failed"), "")
         message = f"{counts.failed} trials failed, more than budget.maxFailedTrials {limit}; the last: {last}"
         return (*stalled("TooManyFailures", message), true("Failed", "TooManyFailures", message), false("Complete", "Failed"))
-    if _done(study, rows, counts):
-        if counts.complete == 0:
-            last = next((row.reason for row in reversed(rows) if row.reason), "")
-            message = f"no trial completed: {summary}; the last: {last}"
-            return true("Ready", "Done", message), true("Failed", "NoResult", message), false("Complete", "NoResult")
-        return true("Ready", "Done", summary), true("Complete", "BudgetSpent", summary), false("Failed", "Searching")
+    enough = "" if len(rows) >= budget.trials else progress.enough(budget.stop_early)
+    if (enough or len(rows) >= budget.trials) and not progress.unfinished:
+        return _ended(
+            rows, progress, f"{enough}; {summary}" if enough else summary, "StoppedEarly" if enough else "BudgetSpent"
+        )
     suspended = study.spec.suspend or study.spec.parallelism == 0
     state = true("Suspended", "Asked", "no new trial starts") if suspended else false("Suspended", "Searching")
-    return true("Ready", "Searching", summary), false("Complete", "Searching"), false("Failed", "Searching"), state
+    ready = true("Ready", "Stopping", f"{enough}; {summary}") if enough else true("Ready", "Searching", summary)
+    return ready, false("Complete", "Searching"), false("Failed", "Searching"), state
+
+
+def _ended(rows: Sequence[TrialRow], progress: Progress, summary: str, reason: str) -> tuple[Condition, ...]:
+    """Every trial has finished and there will be no more."""
+    if progress.best:
+        return true("Ready", "Done", summary), true("Complete", reason, summary), false("Failed", "Searching")
+    last = next((row.reason for row in reversed(rows) if row.reason), "")
+    why, what = ("NotFeasible", "kept the constraints") if progress.counts.complete else ("NoResult", "completed")
+    message = f"no trial {what}: {summary}; the last: {last}"
+    return true("Ready", "Done", message), true("Failed", why, message), false("Complete", why)
 
 
 def _phase_of(study: Study, rows: Sequence[TrialRow | NewTrial]) -> str:

@@ -1,9 +1,10 @@
-"""Trial: one workload, one result.
+"""Trial: one result, from a workload of its own or, in a pack, from one that it shares (search/packing.py).
 
     row Waiting ──▶ Running, workload started
     result written ──▶ Complete | Failed        pruner says so ──▶ Pruned, workload stopped
     workload failed for good, no result ──▶ Failed        workload lost ──▶ started again, resumes its checkpoint
-    finished ──▶ workload forgotten when it has ended, which a trainer does by itself after its result
+    finished, and so is the rest of its pack ──▶ workload forgotten when it has ended, which a trainer does by itself after its
+                                                 last result; a trial that ends before the others leaves it to them
 
 The result row decides, never the workload's exit: a workload gone with its result present is done.
 
@@ -13,6 +14,7 @@ thousands of trials, and each write of each is seen by everybody who watches the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -33,7 +35,7 @@ from cappuccino.controllers.decision import (
     WriteRecord,
 )
 from cappuccino.core.clock import iso
-from cappuccino.core.identifiers import TRACEPARENT, traceparent
+from cappuccino.core.identifiers import TRACEPARENT, traceparent, trial_name
 from cappuccino.search.trials import TrialRow, TrialState
 
 PENDING_SECONDS = 2.0  # for so long a workload may be on its way without a word about it
@@ -47,13 +49,30 @@ class Observed:
     row: TrialRow | None = None
     study: StudySpec | None = None  # as pinned
     workload: WorkloadStatus | None = None
-    prune: bool = False  # what the pruner says of the newest report
+    prune: str = ""  # why the pruner stops it; empty: it goes on
+    pack: Sequence[TrialRow] = ()  # all that share its workload, itself included, in order; empty: it has its own
+    complete: bool = True  # every unfinished trial of the pack has its object: the workload is to be owned by all
+    needed: bool = False  # a trial that is gone led a workload which serves others
+
+    @property
+    def others(self) -> Sequence[TrialRow]:
+        return [row for row in self.pack if self.row is None or row.number != self.row.number]
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Of the Trials that the workload serves; it is called after the first one."""
+        if self.trial is None or not self.pack:
+            return (self.key,)
+        names = (trial_name(self.trial.spec.study_name, row.number) for row in self.pack)
+        return tuple(Key("Trial", self.key.namespace, name) for name in names)
 
 
 def decide(observed: Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:  # noqa: ARG001
     trial, row, run = observed.trial, observed.row, observed.workload
     if trial is None or trial.metadata.deletion_timestamp:
-        return Decision(actions=(StopWorkload(name=observed.key.workload()),) if run else ())
+        if run and observed.needed:
+            return Decision(requeue_after=LEAVING_SECONDS)
+        return Decision(actions=(StopWorkload(name=run.name),) if run else ())
     if row is None or observed.study is None:
         message = (
             f"no row ({trial.spec.study_uid}, {trial.spec.number}) in the record: only a Study makes Trials; delete this one"
@@ -63,14 +82,17 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     if row.finished:
         return _end(observed, trial, row, now)
     if row.result is not None:
-        return _finish(observed, trial, row, "Complete" if row.result.succeeded else "Failed", row.result.reason, now)
+        if not row.result.succeeded:
+            return _finish(observed, trial, row, "Failed", row.result.reason, now)
+        breach = observed.study.goal.breach(row.result.record.get("metrics") or {})
+        return _finish(observed, trial, row, "Complete", f"never chosen: {breach}" if breach else row.result.reason, now)
     if observed.prune:
-        step, value = max(row.reports.items())
-        reason = f"value {value:.4g} at step {step} is below the median of the others"
-        return _finish(observed, trial, row, "Pruned", reason, now)
+        return _finish(observed, trial, row, "Pruned", observed.prune, now)
     running = () if row.state == "Running" else (_move(row, "Running", "", now),)
     if run is None:
-        return Decision(actions=(*running, StartWorkload(workload=workload(trial, observed.study, observed.key))))
+        if not observed.complete:
+            return Decision(actions=running, requeue_after=PENDING_SECONDS)
+        return Decision(actions=(*running, StartWorkload(workload=workload(observed, trial, observed.study))))
     if run.state == "Failed":
         return _finish(observed, trial, row, "Failed", _failure(run), now)
     if run.state == "Succeeded":  # the result is committed before exit 0, so this pass read the record too early
@@ -82,17 +104,20 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         if rest > 0 and run.restarts == 0:
             return Decision(actions=running, requeue_after=rest)
         return _status(trial, row, run, (false("Complete", "Waiting", run.message),), now, actions=running)
-    return _status(trial, row, run, (false("Complete", "Training"),), now, actions=running)
+    where = f"in the workload of {observed.keys[0].name}, which serves {len(observed.pack)} trials" if observed.others else ""
+    return _status(trial, row, run, (false("Complete", "Training", where),), now, actions=running)
 
 
-def workload(trial: Trial, study: StudySpec, key: Key) -> Workload:
+def workload(observed: Observed, trial: Trial, study: StudySpec) -> Workload:
+    """The same one, whichever trial of a pack asks for it."""
+    keys, numbers = observed.keys, [row.number for row in observed.pack] or [trial.spec.number]
     return Workload(
-        name=key.workload(),
+        name=keys[0].workload(),
         kind="finite",
-        arguments=("train", "--study-uid", trial.spec.study_uid, "--trials", str(trial.spec.number)),
-        keys=(key,),
+        arguments=("train", "--study-uid", trial.spec.study_uid, "--trials", ",".join(map(str, numbers))),
+        keys=keys,
         environment={TRACEPARENT: traceparent(trial.spec.study_uid)},
-        timeout_seconds=study.template.timeout_seconds,
+        timeout_seconds=study.template.timeout_seconds * len(keys),
         retries=study.template.retries,
         pod=_pod(study.template.pod),
     )
@@ -119,21 +144,27 @@ def _finish(observed: Observed, trial: Trial, row: TrialRow, state: TrialState, 
 
 
 def _end(observed: Observed, trial: Trial, row: TrialRow, now: datetime) -> Decision:
-    """Told first: a workload may take its time to end."""
+    """Told first: a workload may take its time to end, and others of its pack may need it. The pass that follows the telling is
+    one in which the last of them sees that all have finished."""
     told = _status(trial, row, None, _final(row), now)
     if observed.workload is None:
         return told
-    rest = _leaving(row, observed.workload, now)
-    if rest or trial.status is None or told.status != trial.status.to_json():
+    rest = _leaving((row, *observed.others), observed.workload, now)
+    if trial.status is None or told.status != trial.status.to_json():
         return replace(told, requeue_after=rest)
-    return Decision(actions=(StopWorkload(name=observed.key.workload()),))
+    if not all(other.finished for other in observed.others):
+        return told
+    if rest:
+        return replace(told, requeue_after=rest)
+    return Decision(actions=(StopWorkload(name=observed.workload.name),))
 
 
-def _leaving(row: TrialRow, run: WorkloadStatus, now: datetime) -> float:
+def _leaving(rows: Sequence[TrialRow], run: WorkloadStatus, now: datetime) -> float:
     """Seconds for which a workload that has done its work may still take to end; 0 when it is to be stopped."""
-    if run.state in ("Succeeded", "Failed") or row.state == "Pruned" or row.finished_at is None:
+    last = max(rows, key=lambda row: row.finished_at or now)
+    if run.state in ("Succeeded", "Failed") or last.state == "Pruned" or last.finished_at is None:
         return 0.0
-    return max(0.0, LEAVING_SECONDS - (now - row.finished_at).total_seconds())
+    return max(0.0, LEAVING_SECONDS - (now - last.finished_at).total_seconds())
 
 
 def _move(row: TrialRow, state: TrialState, reason: str, now: datetime) -> WriteRecord:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cappuccino.api.deployment import DeploymentSpec
+from cappuccino.api.search import Constraints
 from cappuccino.bundle.format import Bundle, pack
 from cappuccino.bundle.network import size_bounds
 from cappuccino.bundle.store import load, save
@@ -22,6 +23,7 @@ from cappuccino.evaluation.gates import ArtifactFact, BacktestFacts, IntegrityFa
 from cappuccino.exchange.venue import SIMULATED_MIN_NOTIONAL
 from cappuccino.market.bars import Bars
 from cappuccino.risk.sizing import capital_needed
+from cappuccino.search.goal import Goal
 from cappuccino.search.trials import TrialRow
 
 
@@ -188,6 +190,12 @@ def _mismatches(candidate: Candidate, deployment: DeploymentSpec, study: StudyRo
     ):
         if (trained or 0) != (traded or 0):
             found.append(f"it was trained with {name} {trained or 0:g} and would be traded with {traded or 0:g}")
+    goal = Goal(limits=Constraints.model_validate(study.spec.get("constraints") or {}).limits())
+    found += [
+        f"trial {row.number} breaks its Study's constraints: {breach}"
+        for row in candidate.members
+        if (breach := goal.breach(row.metrics))
+    ]
     capital = deployment.trader_template.capital_usd
     needed = capital_needed(float(SIMULATED_MIN_NOTIONAL), bundle.sizing)
     if capital < needed:

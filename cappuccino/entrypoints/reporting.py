@@ -5,7 +5,7 @@ Reads only. The exchange's ledger, where there is one to ask, is the referee of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cappuccino.api import Deployment, Trader
+from cappuccino.api import Deployment, Study, Trader
 from cappuccino.bundle.store import load
 from cappuccino.controllers.deployment import BASELINE, GRADE, SOAK, VERDICT
 from cappuccino.controllers.rows import AccountRecord
@@ -32,6 +32,7 @@ from cappuccino.evaluation.report import CandidateReport, ReportInput, TradeMark
 from cappuccino.market.bars import Bars
 from cappuccino.reconcile.observers import DEPLOYMENT_LABEL
 from cappuccino.reconcile.ports import Key, Objects, Record
+from cappuccino.search.goal import Goal
 from cappuccino.search.trials import TrialRow
 
 Ledger = Mapping[str, Any]  # of one account, as the simulated exchange tells it
@@ -54,12 +55,13 @@ class Traded:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What there is to tell of one Deployment."""
+    """What there is to tell of one Deployment. infeasible: complete trials that break their Study's constraints, by number."""
 
     deployment: Deployment
     trials: Sequence[TrialRow]
     evidence: Sequence[EvidenceRow]
     traded: Sequence[Traded]
+    infeasible: Collection[int] = ()
 
 
 async def collect(objects: Objects, record: Record, blobs: Blobs, *, namespace: str, name: str) -> Told:
@@ -95,7 +97,9 @@ async def collect(objects: Objects, record: Record, blobs: Blobs, *, namespace: 
             )
         )
     trials = await record.trials(study["metadata"]["uid"]) if study else []
-    return Told(deployment=deployment, trials=trials, evidence=evidence, traded=traded)
+    goal = Study.parse(study).spec.goal if study else Goal()
+    infeasible = [row.number for row in trials if row.state == "Complete" and goal.breach(row.metrics)]
+    return Told(deployment=deployment, trials=trials, evidence=evidence, traded=traded, infeasible=infeasible)
 
 
 def summary_of(told: Told, ledgers: Mapping[str, Ledger], *, source: str, elapsed: Mapping[str, float], ended: bool) -> Summary:
@@ -194,7 +198,15 @@ def report_of(
             ("Trials", ", ".join(f"{count} {state.lower()}" for state, count in summary.trials.items())),
             ("Ledger", "equals the exchange's" if summary.ledger_matches_exchange else "; ".join(summary.ledger_differences)),
         ],
-        trials=[TrialPoint(number=r.number, state=r.state, objective=r.objective, reason=r.reason) for r in told.trials],
+        trials=[
+            TrialPoint(
+                number=row.number,
+                state="Infeasible" if row.number in told.infeasible else row.state,
+                objective=row.objective,
+                reason=row.reason,
+            )
+            for row in told.trials
+        ],
         candidates=[_candidate_report(row, told.evidence) for row in told.evidence if row.gate == VERDICT],
         traders=[_trader_report(item, baselines, bars) for item in told.traded if len(item.account.equity) >= 3],
         standings=_standings(told),

@@ -1,52 +1,40 @@
-"""`cappuccino train`: run trials of a Study, one after another, each to one result row.
+"""`cappuccino train`: run trials of a Study, each to one result row.
 
-A trial reads its pinned Study and its row, judges its strategy on walk-forward folds, refits it on all of dev, and saves the
-bundle. The result row is committed before exit 0. Killed, it goes on where it was: fitted folds and the running one are
-kept as checkpoints, and a fold's judgement is deterministic, so it is done again rather than stored.
+Several trials are a pack: those of one shape are fitted together, fold after fold, as one batched model (fitting.py). Shapes
+that differ, and rules, which are not fitted, come one after another. A trial that has finished meanwhile, by the pruner
+say, leaves its place to the others. Every result row is committed before exit 0. Killed, a pack goes on where it was: fits
+that are done and the running one are kept as checkpoints.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
 from typing import Any
 
 from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.adapters.postgres.engine import open_pool
 from cappuccino.adapters.postgres.trials import TrialWriter
 from cappuccino.api.study import StudySpec
-from cappuccino.bundle.format import Bundle
-from cappuccino.bundle.store import save
+from cappuccino.controllers.rows import StudyRow
 from cappuccino.core.blobs import Blobs
-from cappuccino.core.clock import SystemClock, iso, to_epoch
-from cappuccino.core.errors import PREEMPTED_EXIT_CODE, InvalidInput, NotFound, RetryLater, UserError
-from cappuccino.core.identifiers import seed_of
-from cappuccino.entrypoints.recipe import Prepared, Recipe, prepare, recipe
+from cappuccino.core.errors import PREEMPTED_EXIT_CODE, RetryLater, UserError
+from cappuccino.entrypoints.fitting import Fit, Fitter, Group, Member, checkpoints, forget, shape_of
+from cappuccino.entrypoints.recipe import Prepared, prepare, recipe
 from cappuccino.entrypoints.settings import WorkerSettings
-from cappuccino.evaluation.splits import Fold, walk_forward
-from cappuccino.evaluation.walkforward import Demands, WalkForward, evaluate
+from cappuccino.entrypoints.trial import Trial, failure
 from cappuccino.market import store
-from cappuccino.search.trials import TrialResult, TrialRow
-from cappuccino.strategies.interface import Strategy
-from cappuccino.strategies.policy import Policy
-from cappuccino.strategies.trend import Trend, TrendParameters
+from cappuccino.market.bars import Bars
+from cappuccino.search.trials import TrialResult
 from cappuccino.telemetry.logs import configure, get_logger
 from cappuccino.telemetry.traces import exported, span
 
-
-@dataclass(frozen=True, kw_only=True)
-class Dev:
-    """Rows that a trial may see: [lo, hi), warm-up before it, the gap and the gate window after it."""
-
-    lo: int
-    hi: int
-    gap: int
-    folds: tuple[Fold, ...]
+ASK_SECONDS = 2.0  # between two questions to the record which trials have finished
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,249 +47,132 @@ def main(argv: Sequence[str]) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     blobs = open_blobs(settings.artifacts_url)
+    numbers = [int(text) for text in options.trials.split(",")]
     with exported("train"), open_pool(settings.database_url, "trial", max_size=1) as pool:
-        journal = TrialWriter(pool)
-        for number in (int(text) for text in options.trials.split(",")):
-            try:
-                with span("trial", study_uid=options.study_uid, number=number):
-                    run_trial(journal, blobs, options.study_uid, number, should_stop=stop.is_set)
-            except RetryLater as error:
-                if stop.is_set():
-                    get_logger("train").info("preempted", trial=number, reason=str(error))
-                    return PREEMPTED_EXIT_CODE
-                raise
+        try:
+            with span("trial", study_uid=options.study_uid, numbers=options.trials):
+                run_trials(TrialWriter(pool), blobs, options.study_uid, numbers, should_stop=stop.is_set)
+        except RetryLater as error:
+            if stop.is_set():
+                get_logger("train").info("preempted", trials=options.trials, reason=str(error))
+                return PREEMPTED_EXIT_CODE
+            raise
     return 0
 
 
-def run_trial(
-    journal: TrialWriter, blobs: Blobs, study_uid: str, number: int, *, should_stop: Callable[[], bool]
-) -> TrialResult:
-    """One trial to its result, which is stored; a trial that has one already is left as it is."""
-    study, row = journal.study(study_uid), journal.trial(study_uid, number)
-    if row.result is not None:
-        forget(blobs, row)
-        return row.result
-    began = SystemClock().now()
-    clock = time.monotonic()
-    spec = StudySpec.model_validate(study.spec)
-
-    def tell(step: int, value: float) -> bool:
-        journal.report(study_uid, number, step=step, value=value)
-        return False  # the controller asks the pruner, records Pruned and stops this process
-
-    try:
-        made = recipe(spec, row.parameters)
-        market = prepare(store.read(blobs, store.load_manifest(blobs, study.snapshot)), made.contract)
-        dev = dev_of(market, spec, gate_starts_at=to_epoch(study.gate_starts_at), lookback=made.contract.lookback)
-        fitter = Fitter(made, market, row, blobs, spec.template.checkpoint_seconds, should_stop)
-        outcome = judge(fitter, dev, spec, report=tell)
-        bundle = None
-        if outcome.state == "Complete":
-            bundle = finish(fitter, dev, study.snapshot, row, outcome)
-            save(blobs, bundle)
-    except UserError as error:  # the trial itself is at fault: that is its result
-        result = TrialResult(succeeded=False, reason=str(error), record={"error": type(error).__name__})
-        stored = journal.finish(study_uid, number, result)
-        forget(blobs, row)
-        return stored
-    record = dict(outcome.record) | {
-        "study_uid": study_uid,
-        "number": number,
-        "parameters": dict(row.parameters),
-        "seed": row.seed,
-        "snapshot": study.snapshot,
-        "contract": {"timeframe": str(made.contract.timeframe), "features": [f.label for f in made.contract.features]},
-        "dev_rows": [dev.lo, dev.hi],
-        "gap_bars": dev.gap,
-        "bundle": bundle.digest if bundle else None,
-        "fits": fitter.fits,
-        "started_at": iso(began),
-        "elapsed_seconds": round(time.monotonic() - clock, 3),
-    }
-    result = TrialResult(
-        succeeded=outcome.state == "Complete",
-        reason=outcome.reason,
-        objective=outcome.objective,
-        bundle_digest=bundle.digest if bundle else None,
-        record=record,
-    )
-    stored = journal.finish(study_uid, number, result)
-    forget(blobs, row)
-    return stored
+def run_trials(
+    journal: TrialWriter, blobs: Blobs, study_uid: str, numbers: Sequence[int], *, should_stop: Callable[[], bool]
+) -> None:
+    """Every trial to its result, which is stored; one that has finished already is left as it is."""
+    pack = Pack(journal, blobs, study_uid, numbers, should_stop)
+    for group in pack.groups():
+        pack.run(group)
 
 
-def dev_of(market: Prepared, spec: StudySpec, *, gate_starts_at: int, lookback: int) -> Dev:
-    """The dev rows and their folds; the gap is at least the lookback and the longest hold.
-
-    Raises:
-        InvalidInput: fewer bars than warm-up and folds need.
-    """
-    gap = max(spec.validation.gap_bars, lookback, spec.template.barriers.max_hold_bars)
-    gate = int(market.bars.ts.searchsorted(gate_starts_at))
-    lo, hi = market.warmup, gate - gap
-    try:
-        folds = walk_forward(max(0, hi - lo), spec.validation.folds, gap)
-    except InvalidInput as error:
-        raise InvalidInput(f"after a warm-up of {lo} bars and before the gate window: {error}") from error
-    shifted = tuple(Fold(f.train_lo + lo, f.train_hi + lo, f.test_lo + lo, f.test_hi + lo) for f in folds)
-    return Dev(lo=lo, hi=hi, gap=gap, folds=shifted)
-
-
-def checkpoint_prefix(row: TrialRow) -> str:
-    return f"checkpoints/{row.study_uid}/{row.number:05d}"
-
-
-def forget(blobs: Blobs, row: TrialRow) -> None:
-    """Remove the trial's checkpoints: its result is stored."""
-    for key in blobs.keys(checkpoint_prefix(row)):
-        blobs.delete(key)
-
-
-class Fitter:
-    """Fits a trial's strategy on rows of its market; a policy through checkpoints, a rule by reading its parameters."""
+class Pack:
+    """The trials of one worker. `finished` are those with a final state in the record or a result of theirs."""
 
     def __init__(
-        self,
-        made: Recipe,
-        market: Prepared,
-        row: TrialRow,
-        blobs: Blobs,
-        checkpoint_seconds: float,
-        should_stop: Callable[[], bool],
+        self, journal: TrialWriter, blobs: Blobs, study_uid: str, numbers: Sequence[int], should_stop: Callable[[], bool]
     ) -> None:
-        self.made, self.market, self.row = made, market, row
-        self.fits: list[Mapping[str, Any]] = []
-        self._blobs, self._seconds, self._should_stop = blobs, checkpoint_seconds, should_stop
-        self._prefix = checkpoint_prefix(row)
+        self._journal, self._blobs, self._should_stop = journal, blobs, should_stop
+        self._study: StudyRow = journal.study(study_uid)
+        self._spec = StudySpec.model_validate(self._study.spec)
+        self._rows = {number: journal.trial(study_uid, number) for number in numbers}
+        self._finished = {row.number for row in self._rows.values() if row.finished or row.result is not None}
+        self._asked_at = time.monotonic()
+        for number in self._finished:
+            self._forget(number)
 
-    def strategy(self, name: str, lo: int, hi: int) -> Strategy:
-        """The strategy fitted on rows lo <= t < hi; `name` tells the fit apart (fold-0, refit)."""
-        if self.made.kind == "trend":
-            rule = TrendParameters.parse(self.made.values)
-            return Trend(contract=self.made.contract, parameters=rule, sizing=self.made.sizing)
-        files = self.policy_files(name, lo, hi)
-        return Policy(contract=self.made.contract, sizing=self.made.sizing, model=files["policy.onnx"])
-
-    def policy_files(self, name: str, lo: int, hi: int) -> dict[str, bytes]:
-        """policy.onnx, weights.safetensors and fit.json of one training run, from its checkpoint when it is done."""
-        names = ("policy.onnx", "weights.safetensors", "fit.json")
-        keys = {file: f"{self._prefix}/{name}/{file}" for file in names}
-        if not all(self._blobs.exists(key) for key in keys.values()):
-            with span("fit", fit=name):
-                trained = self._train(name, lo, hi)
-            for file, payload in trained.items():
-                self._blobs.replace(keys[file], payload)
-            self._blobs.delete(f"{self._prefix}/{name}/running")
-        files = {file: self._blobs.get(key) for file, key in keys.items()}
-        self.fits.append({"name": name, "rows": [lo, hi], **json.loads(files["fit.json"])})
-        return files
-
-    def _train(self, name: str, lo: int, hi: int) -> dict[str, bytes]:
-        import torch
-
-        from cappuccino.training.checkpoint import Checkpoints
-        from cappuccino.training.config import PPOConfig
-        from cappuccino.training.learning import train_policy
-
-        torch.set_num_threads(1)
-        running = f"{self._prefix}/{name}/running"
-        last = time.monotonic()
-
-        def load() -> bytes | None:
+    def groups(self) -> list[Group]:
+        """By shape, in the order of their first trials. A trial whose parameters are wrong has its result now."""
+        groups: dict[tuple[Any, ...], list[Member]] = {}
+        for row in self._rows.values():
             try:
-                return self._blobs.get(running)
-            except NotFound:
-                return None
+                made = recipe(self._spec, row.parameters)
+                shape = shape_of(made)
+            except UserError as error:
+                if row.number not in self._finished:
+                    self._end(row.number, failure(error))
+                continue
+            groups.setdefault(shape, []).append(Member(row=row, made=made))
+        return [Group(members=members) for members in groups.values()]
 
-        def due() -> bool:
-            return time.monotonic() - last >= self._seconds
-
-        def keep(payload: bytes) -> None:
-            nonlocal last
-            self._blobs.replace(running, payload)
-            last = time.monotonic()
-
-        began = time.monotonic()
-        made, market = self.made, self.market
-        trained = train_policy(
-            bars=market.bars,
-            features=market.features,
-            rows=(lo, hi),
-            lookback=made.contract.lookback,
-            interval=made.contract.interval,
-            config=PPOConfig.from_parameters(made.values),
-            sizing=made.sizing,
-            barriers=made.barriers,
-            costs=made.costs,
-            rules=market.rules,
-            capital_usd=made.capital_usd,
-            seed=seed_of(self.row.seed, name),
-            checkpoints=Checkpoints(load=load, save=keep, due=due),
+    def run(self, group: Group) -> None:
+        """All trials of a group in step: each asks for its next fit; those that ask for the same one are fitted together."""
+        members = {member.number: member for member in group.members if member.number not in self._finished}
+        if not members:
+            return
+        try:
+            market = prepare(self._bars, group.members[0].made.contract)
+        except UserError as error:
+            for number in members:
+                self._end(number, failure(error))
+            return
+        fitter = Fitter(
+            group,
+            market,
+            self._blobs,
+            checkpoint_seconds=self._spec.template.checkpoint_seconds,
             should_stop=self._should_stop,
+            finished=self._who_finished,
         )
-        if trained.trades == 0:
-            raise InvalidInput(f"{name}: the agent never traded in {trained.timesteps} steps: widen its search space")
-        files = trained.export(made.contract)
-        fit = {
-            "seconds": round(time.monotonic() - began, 3),
-            "timesteps": trained.timesteps,
-            "trades": trained.trades,
-            "exposure": trained.exposure,
-            "parity": files.parity,
-            "curve": [dict(row) for row in trained.curve[:: max(1, len(trained.curve) // 50)]],
-        }
-        return {"policy.onnx": files.onnx, "weights.safetensors": files.weights, "fit.json": json.dumps(fit).encode()}
+        walks = {number: self._trial(member, market, group).run() for number, member in members.items()}
+        asked: dict[int, Fit] = {}
+        for number, walk in walks.items():
+            self._stop_if_told()
+            self._advance(number, asked, walk.__next__)
+        while asked:
+            self._stop_if_told()
+            fit = min(asked.values(), key=lambda fit: fit.step)
+            asking = [number for number in asked if asked[number] == fit]
+            for number, files in zip(asking, fitter.fit([members[number] for number in asking], fit), strict=True):
+                if files is None:
+                    continue
+                if isinstance(files, UserError):
+                    self._advance(number, asked, partial(walks[number].throw, files))
+                else:
+                    self._advance(number, asked, partial(walks[number].send, files))
+            for number in asked.keys() & self._who_finished():
+                del asked[number]
+                self._forget(number)
+        forget(self._blobs, group.checkpoints)
 
+    @cached_property
+    def _bars(self) -> Bars:
+        return store.read(self._blobs, store.load_manifest(self._blobs, self._study.snapshot))
 
-def judge(fitter: Fitter, dev: Dev, spec: StudySpec, *, report: Callable[[int, float], bool]) -> WalkForward:
-    """Walk forward over the folds: the objective is out of sample."""
-    made, market = fitter.made, fitter.market
-    return evaluate(
-        market.bars,
-        market.features,
-        dev.folds,
-        lambda index, lo, hi: fitter.strategy(f"fold-{index}", lo, hi),
-        report=report,
-        capital_usd=made.capital_usd,
-        costs=made.costs,
-        sizing=made.sizing,
-        barriers=made.barriers,
-        rules=market.rules,
-        demands=Demands(exposure=spec.validation.min_exposure, closed_trades=spec.validation.min_closed_trades),
-    )
+    def _trial(self, member: Member, market: Prepared, group: Group) -> Trial:
+        def report(step: int, value: float) -> None:
+            self._journal.report(self._study.uid, member.number, step=step, value=value)
 
+        together = tuple(other.number for other in group.members)
+        return Trial(member, market, self._study, self._spec, self._blobs, report=report, together=together)
 
-def finish(fitter: Fitter, dev: Dev, snapshot: str, row: TrialRow, outcome: WalkForward) -> Bundle:
-    """The bundle that is traded: a refit on all of dev, never a fold's agent."""
-    made = fitter.made
-    card: dict[str, Any] = {
-        "study_uid": row.study_uid,
-        "number": row.number,
-        "snapshot": snapshot,
-        "parameters": dict(row.parameters),
-        "seed": row.seed,
-        "objective": outcome.objective,
-        "fold_sharpes": [fold.sharpe for fold in outcome.folds],
-        "dev_rows": [dev.lo, dev.hi],
-    }
-    parameters: dict[str, Any] = dict(made.values)
-    files: dict[str, bytes] = {}
-    if made.kind == "ppo":
-        from cappuccino.training.config import PPOConfig
+    def _advance(self, number: int, asked: dict[int, Fit], resume: Callable[[], Fit]) -> None:
+        """To the trial's next fit, or to its result."""
+        try:
+            asked[number] = resume()
+        except StopIteration as end:
+            asked.pop(number, None)
+            self._end(number, end.value)
 
-        kept = fitter.policy_files("refit", dev.lo, dev.hi)
-        files = {name: kept[name] for name in ("policy.onnx", "weights.safetensors")}
-        card["parity"] = json.loads(kept["fit.json"])["parity"]
-        config = PPOConfig.from_parameters(made.values)
-        parameters = {"network": config.network, "hidden": config.hidden, "layers": config.layers}
-    return Bundle(
-        kind="policy" if made.kind == "ppo" else "trend",
-        contract=made.contract,
-        sizing=made.sizing,
-        barriers=made.barriers,
-        costs=made.costs,
-        capital_usd=made.capital_usd,
-        parameters=parameters,
-        files=files,
-        card=card,
-    )
+    def _end(self, number: int, result: TrialResult) -> None:
+        self._journal.finish(self._study.uid, number, result)
+        self._finished.add(number)
+        self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        forget(self._blobs, checkpoints(self._rows[number]))
+
+    def _stop_if_told(self) -> None:
+        if self._should_stop():
+            raise RetryLater("told to end between two fits: start it again to resume")
+
+    def _who_finished(self) -> Collection[int]:
+        """A trial alone is stopped with its process; in a pack the record is asked."""
+        if len(self._rows) > 1 and time.monotonic() - self._asked_at >= ASK_SECONDS:
+            self._asked_at = time.monotonic()
+            with suppress(RetryLater):  # a record that is away stops nobody before the next report
+                self._finished |= self._journal.finished(self._study.uid, tuple(self._rows))
+        return self._finished

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from cappuccino.adapters.postgres.engine import Role, open_async_pool
 from cappuccino.adapters.postgres.record import PostgresRecord
-from cappuccino.api.study import Pruner as PrunerSpec
-from cappuccino.api.study import Sampler as SamplerSpec
+from cappuccino.api.search import Pruner as PrunerSpec
+from cappuccino.api.study import StudySpec
 from cappuccino.reconcile.observers import Search
-from cappuccino.search.sampler import MedianPruner, NoPruner, Pruner, Sampler
+from cappuccino.search.pruner import AshaPruner, MedianPruner, NoPruner, Pruner
+from cappuccino.search.sampler import Sampler
 
 
 @asynccontextmanager
@@ -27,10 +28,18 @@ def search() -> Search:
     """The library behind a search; imported by those processes only that reconcile."""
     from cappuccino.adapters.optuna import OptunaSampler
 
-    def sampler(spec: SamplerSpec) -> Sampler:
-        return OptunaSampler(type=spec.type, startup_trials=spec.startup_trials)
+    def sampler(spec: StudySpec) -> Sampler:
+        return OptunaSampler(type=spec.sampler.type, startup_trials=spec.sampler.startup_trials, goal=spec.goal)
 
     def pruner(spec: PrunerSpec) -> Pruner:
-        return MedianPruner(startup_trials=spec.startup_trials) if spec.type == "median" else NoPruner()
+        match spec.type:
+            case "none":
+                return NoPruner()
+            case "median":
+                return MedianPruner(startup_trials=spec.startup_trials)
+            case "asha":
+                return AshaPruner(
+                    reduction_factor=spec.reduction_factor, min_folds=spec.min_folds, startup_trials=spec.startup_trials
+                )
 
     return Search(sampler=sampler, pruner=pruner)

@@ -21,7 +21,7 @@ from cappuccino.core.errors import InvalidInput, InvariantViolation
 from cappuccino.evaluation.trades import SIGNAL, Fill, Side
 from cappuccino.exchange.venue import AssetRules, Costs
 from cappuccino.market.bars import Bars
-from cappuccino.risk.barriers import EXIT_REASONS, NONE, Barriers, exit_in_bar
+from cappuccino.risk.barriers import EXIT_REASONS, NONE, Barriers, exit_in_bar, exit_level
 from cappuccino.risk.sizing import Sizing, capital_needed, floor_qty, plan, shrink
 from cappuccino.strategies.interface import Target, View
 
@@ -35,7 +35,8 @@ NEVER = 255  # the cap of bars_since_stop
 class Book:
     """Arrays are [N] in the order of the bars' symbols; they are replaced, never changed in place.
 
-    entry: quantity-weighted average price of the open position's buys; peak: highest price since; 0 when flat.
+    entry: quantity-weighted average price of the open position's buys; peak: highest price since, which is only kept
+    where there are barriers; both 0 when flat.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Book:
         self.increment = np.array([float(rule.min_trade_increment) for rule in ordered])
         self.min_size = np.array([float(rule.min_order_size) for rule in ordered])
         self.min_notional = np.array([float(rule.min_notional) for rule in ordered])
+        self.guarded = barriers != Barriers.off()
         self.cash = float(capital_usd)
         N = len(bars.symbols)
         self.holdings, self.entry, self.peak = np.zeros(N), np.zeros(N), np.zeros(N)
@@ -128,8 +130,13 @@ class Book:
 
     def watch(self, row: int) -> None:
         """Let the barriers look at a whole bar, in which the decision's orders have filled."""
+        if not self.guarded:
+            return
         live = self.held & ~self.bars.missing[row]
         if not live.any():
+            return
+        if not (live & self._may_exit(row)).any():
+            self.peak = np.where(live, np.maximum(self.peak, self.bars.high[row]), self.peak)
             return
         code, price, peak = exit_in_bar(
             np,
@@ -147,6 +154,20 @@ class Book:
         if hit.any():
             sold = self._sell(row, np.where(hit, self.holdings, 0.0), price, code)
             self.since_stop = np.where(sold > 0, 0, self.since_stop)
+
+    def _may_exit(self, row: int) -> BoolArray:
+        """Which positions a barrier could end in this bar, whatever its path: most bars need no closer look.
+
+        Levels only rise with the peak, so no level of the bar is above the one that its high sets.
+        """
+        high, barriers = self.bars.high[row], self.barriers
+        level, _ = exit_level(np, entry=self.entry, peak=np.maximum(self.peak, high), barriers=barriers)
+        found = self.bars.low[row] <= level
+        if barriers.take_profit is not None:
+            found = found | (high >= self.entry * (1.0 + barriers.take_profit))
+        if barriers.max_hold_bars is not None:
+            found = found | (self.bars_held >= barriers.max_hold_bars)
+        return np.asarray(found)
 
     def _minimum(self, row: int) -> FloatArray:
         """The venue's minimum order in quote currency, at the close of `row`."""

@@ -47,7 +47,7 @@ class TrialPoint:
     """One trial of the search; `objective` is None unless it completed or was pruned with a value."""
 
     number: int
-    state: str  # Complete, Pruned, Failed, ...
+    state: str  # Complete, Infeasible, Pruned, Failed, ...
     objective: float | None
     reason: str = ""
 

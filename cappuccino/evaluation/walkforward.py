@@ -11,7 +11,7 @@ or too little exposure in a fold, ruin, returns that have no Sharpe, too few clo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any, Literal
@@ -31,7 +31,6 @@ from cappuccino.risk.sizing import Sizing
 from cappuccino.strategies.hold import Hold
 from cappuccino.strategies.interface import Strategy
 
-Fit = Callable[[int, int, int], Strategy]
 Report = Callable[[int, float], bool]
 
 
@@ -95,11 +94,13 @@ class WalkForward:
     record: Mapping[str, Any]
 
 
+Walk = Generator[tuple[int, int, int], Strategy, WalkForward]
+
+
 def evaluate(
     bars: Bars,
     features: npt.NDArray[np.float64],
     folds: Sequence[Fold],
-    fit: Fit,
     *,
     report: Report,
     capital_usd: float,
@@ -109,12 +110,14 @@ def evaluate(
     rules: Mapping[str, AssetRules],
     demands: Demands,
     interval: int | None = None,
-) -> WalkForward:
-    """Fit and judge a strategy on every fold.
+) -> Walk:
+    """Judge a strategy on every fold, fold by fold, so that several trials can be fitted together.
+
+    Yields (fold index, train_lo, train_hi), is sent the strategy fitted on rows train_lo <= t < train_hi and on no others,
+    and returns the outcome.
 
     Args:
         features: [T, N, F] raw values on the rows of `bars`.
-        fit: (fold index, train_lo, train_hi) -> strategy; it may read rows train_lo <= t < train_hi only.
         report: (step, mean Sharpe of folds 0..step) -> True to prune; not asked after the last fold.
 
     Raises:
@@ -123,7 +126,7 @@ def evaluate(
     _check_folds(folds, len(bars))
     results: list[FoldResult] = []
     for index, fold in enumerate(folds):
-        strategy = fit(index, fold.train_lo, fold.train_hi)
+        strategy = yield index, fold.train_lo, fold.train_hi
         run, hodl = (
             backtest(
                 candidate,
@@ -196,6 +199,7 @@ def _ended(
         "state": state,
         "reason": reason,
         "objective": objective,
+        "metrics": _metrics(results) if state == "Complete" else {},
         "sharpe_mean": fmean(sharpes) if sharpes else None,
         "sharpe_deviation": pstdev(sharpes) if sharpes else None,
         "hodl_sharpe_mean": fmean(hodl) if hodl else None,
@@ -206,6 +210,14 @@ def _ended(
         "folds": [result.to_json(bars) for result in results],
     }
     return WalkForward(state=state, reason=reason, objective=objective, folds=tuple(results), record=record)
+
+
+def _metrics(results: Sequence[FoldResult]) -> dict[str, float]:
+    """What a search may minimise or limit beside the objective (search/goal.py)."""
+    return {
+        "max_drawdown": max(float(metrics.max_drawdown(result.run.equity)) for result in results),
+        "turnover": fmean(result.run.turnover for result in results),
+    }
 
 
 def _exits(run: BacktestResult) -> dict[str, int]:

@@ -5,14 +5,23 @@ resampled from it, never generated):
 
     r = d + c - h^2 / 2 + h (sqrt(rho) m + sqrt(1 - rho) e) + jump
 
-d: planted edge, AR(1) with stationary sd `drift_volatility` and phi = 0.5 ** (1 / half_life), an own one per
-asset. c: constant drift. m, e: standard normal, of the market and the asset. h: volatility, a market-wide
-calm / wild chain times log-AR(1) clustering of market and asset, scaled so that E[h^2] = volatility^2. Jumps
-are Poisson, N(0, JUMP_SIZE x volatility), compensated. Hence without drift and edge prices are martingales:
-no rule has an expected profit before costs.
+c: constant drift. m, e: standard normal, of the market and the asset; n = sqrt(rho) m + sqrt(1 - rho) e is the
+asset's noise. h: volatility, a market-wide calm / wild chain times log-AR(1) clustering of market and asset,
+scaled so that E[h^2] = volatility^2. Jumps are Poisson, N(0, JUMP_SIZE x volatility), compensated.
+
+d: planted edge, an own one per asset, known one bar ahead to who knows the past:
+
+    d' = phi d + drift_volatility sqrt(1 - phi^2) (feedback n + sqrt(1 - feedback^2) u)
+
+u: standard normal; phi = 0.5 ** (1 / half_life); stationary sd `drift_volatility`. Above 0 the feedback makes moves go
+on, below 0 it takes them back: the autocovariance of returns at lag k is
+phi^(k - 1) (phi drift_volatility^2 + feedback drift_volatility sqrt(1 - phi^2) E[h]). With a `leader` n is the leader's
+noise, which then moves every other asset's drift, and the leader has none. Less c and d prices are martingales:
+without them no rule has an expected profit before costs.
 
 Invariants:
-- A symbol's bars depend on (configuration, timeframe, symbol) only: every stream is seeded by name.
+- A symbol's bars depend on (configuration, timeframe, symbol) only: every stream is seeded by name. What moves a
+  follower's drift is the noise of the leader that the configuration names, whether its bars are asked for or not.
 - Bars count from `origin`; a longer range has the same first bars, a later start the same last ones.
 """
 
@@ -42,16 +51,30 @@ OPEN_GAP = 0.02  # sd of the open around the previous close, in units of h
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
-    """Volatilities are fractions per bar. `regimes` false: constant volatility, as the known optimum assumes."""
+    """Volatilities are fractions per bar. `regimes` false: constant volatility, as the known optimum assumes.
+
+    Raises:
+        InvalidInput: a feedback that is no correlation, or a leader whom nothing follows.
+    """
 
     seed: int
     volatility: float = 0.005
     correlation: float = 0.3
     drift_volatility: float = 0.0
     drift_half_life: float = 24.0
+    drift_feedback: float = 0.0  # correlation of the drift's innovation with the noise of the bar before it
+    leader: str | None = None  # the symbol whose noise that is; None: the asset's own
     regimes: bool = True
     jumps_per_year: float = 12.0
     drift_per_year: float = 0.0  # constant, in log price
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.drift_feedback <= 1:
+            raise InvalidInput(f"generator: drift_feedback is {self.drift_feedback:g}: use a correlation, -1 to 1")
+        if self.leader is not None and self.drift_feedback == 0:
+            raise InvalidInput(
+                f"generator: leader is {self.leader}, but drift_feedback is 0, so nothing follows it: set drift_feedback"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +94,10 @@ class GeneratorBars:
         if bars <= skip:
             return no_rows()
         ts = first + timeframe.seconds * np.arange(bars, dtype=np.int64)
-        market = self._market(bars)
+        multiple = self._market_volatility(bars)
         frames: list[pl.DataFrame] = []
         for symbol in symbols:
-            columns = self._asset(symbol, ts, timeframe, market)
+            columns = self._asset(symbol, ts, timeframe, multiple)
             frame = pl.DataFrame({name: values[skip:] for name, values in columns.items()})
             frames.append(frame.select(pl.lit(symbol).alias("symbol"), pl.all()))
         return pl.concat(frames) if frames else no_rows()
@@ -94,38 +117,43 @@ class GeneratorBars:
         return np.random.default_rng(seed_of(self.config.seed, *name))
 
     def _drift(self, symbol: str, bars: int) -> FloatArray:
-        if self.config.drift_volatility == 0:
+        config = self.config
+        if config.drift_volatility == 0 or symbol == config.leader:
             return np.zeros(bars)
-        phi = 0.5 ** (1 / self.config.drift_half_life)
-        return self.config.drift_volatility * _autoregression(self._rng(symbol, "drift").standard_normal(bars), phi)
+        phi, feedback = 0.5 ** (1 / config.drift_half_life), config.drift_feedback
+        innovation = self._rng(symbol, "drift").standard_normal(bars)
+        moved_by = self._noise(config.leader or symbol, bars)[:-1]
+        innovation[1:] = feedback * moved_by + np.sqrt(1 - feedback**2) * innovation[1:]
+        return config.drift_volatility * _autoregression(innovation, phi)
+
+    def _noise(self, symbol: str, bars: int) -> FloatArray:
+        """The asset's standard normal noise [T], its share of the market's included."""
+        shared, own = (self._rng(name, "noise").standard_normal(bars) for name in ("", symbol))
+        noise: FloatArray = np.sqrt(self.config.correlation) * shared + np.sqrt(1 - self.config.correlation) * own
+        return noise
 
     def _log_volatility(self, name: str, bars: int) -> FloatArray:
         phi = 0.5 ** (1 / CLUSTER_HALF_LIFE)
         return CLUSTER_SD * _autoregression(self._rng(name, "volatility").standard_normal(bars), phi)
 
-    def _market(self, bars: int) -> tuple[FloatArray, FloatArray]:
-        """Volatility multiple and noise that all assets share, [T] each."""
-        noise = self._rng("", "noise").standard_normal(bars)
+    def _market_volatility(self, bars: int) -> FloatArray:
+        """The multiple [T] that all assets share."""
         if not self.config.regimes:
-            return np.ones(bars), noise
+            return np.ones(bars)
         share = ENTER_WILD / (ENTER_WILD + LEAVE_WILD)
         calm = 1 / np.sqrt(1 - share + share * WILD_OVER_CALM**2)
         draws = self._rng("", "regime").random(bars).tolist()
         states = accumulate(draws, lambda wild, u: u >= LEAVE_WILD if wild else u < ENTER_WILD, initial=False)
         wild = np.fromiter(states, dtype=np.bool_, count=bars + 1)[1:]
-        multiple = np.where(wild, calm * WILD_OVER_CALM, calm) * np.exp(self._log_volatility("", bars) - CLUSTER_SD**2)
-        return multiple, noise
+        multiple: FloatArray = np.where(wild, calm * WILD_OVER_CALM, calm)
+        return multiple * np.exp(self._log_volatility("", bars) - CLUSTER_SD**2)
 
-    def _asset(
-        self, symbol: str, ts: IntArray, timeframe: Timeframe, market: tuple[FloatArray, FloatArray]
-    ) -> dict[str, FloatArray | IntArray]:
+    def _asset(self, symbol: str, ts: IntArray, timeframe: Timeframe, multiple: FloatArray) -> dict[str, FloatArray | IntArray]:
         config, bars = self.config, len(ts)
-        multiple, shared = market
         if config.regimes:
             multiple = multiple * np.exp(self._log_volatility(symbol, bars) - CLUSTER_SD**2)
         h = config.volatility * multiple
-        own = self._rng(symbol, "noise").standard_normal(bars)
-        noise = np.sqrt(config.correlation) * shared + np.sqrt(1 - config.correlation) * own
+        noise = self._noise(symbol, bars)
 
         rate = config.jumps_per_year / timeframe.bars_per_year
         jump_sd = JUMP_SIZE * config.volatility

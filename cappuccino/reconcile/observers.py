@@ -7,21 +7,23 @@ which stays pure, and only the INSERT makes them exist. The Trial's asks the pru
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from cappuccino.api import Dataset, Deployment, Study, StudySpec, Trader, Trial
 from cappuccino.api.meta import Resource
-from cappuccino.api.study import Pruner as PrunerSpec
-from cappuccino.api.study import Sampler as SamplerSpec
-from cappuccino.controllers import dataset, deployment, study, trader, trial
+from cappuccino.api.search import Pruner as PrunerSpec
+from cappuccino.controllers import dataset, deployment, study, trader, trial, warmstart
 from cappuccino.controllers.decision import Decision
+from cappuccino.controllers.rows import StudyRow
 from cappuccino.core.identifiers import seed_of
-from cappuccino.reconcile.ports import Document, Key, Ports, Summary
-from cappuccino.search.sampler import Pruner, Sampler
-from cappuccino.search.space import parse_space, to_wire
+from cappuccino.reconcile.ports import Document, Key, Ports, Summary, WorkloadStatus
+from cappuccino.search.packing import pack_of
+from cappuccino.search.pruner import Pruner
+from cappuccino.search.sampler import Sampler
+from cappuccino.search.space import Dimension, parse_space, to_wire
 from cappuccino.search.trials import NewTrial, TrialRow
 
 _PINNED_KEPT = 1000
@@ -34,7 +36,7 @@ _R = TypeVar("_R", bound=Resource)
 class Search:
     """The library behind the search: made from a Study's spec."""
 
-    sampler: Callable[[SamplerSpec], Sampler]
+    sampler: Callable[[StudySpec], Sampler]
     pruner: Callable[[PrunerSpec], Pruner]
 
 
@@ -70,7 +72,8 @@ class StudyController:
             reference = Key("Dataset", key.namespace, found.spec.dataset_ref.name)
             source = _parsed(Dataset, await objects.get(reference))
             snapshot = await record.current_snapshot(source.uid) if source else None
-            return study.Observed(study=found, key=key, dataset=source, snapshot=snapshot)
+            earlier = await self._source(found, key)
+            return study.Observed(study=found, key=key, dataset=source, snapshot=snapshot, source=earlier)
         rows = await record.history(found.uid)
         made = await objects.index("Trial", namespace=key.namespace, labels={STUDY_LABEL: found.name})
         return study.Observed(
@@ -79,23 +82,38 @@ class StudyController:
             pinned=pinned,
             trials=rows,
             objects=tuple(_trial_object(summary) for summary in made if summary.refers["studyUid"] == found.uid),
-            proposals=await self._proposals(found, rows),
+            proposals=await self._proposals(found, pinned, rows),
         )
 
     def decide(self, observed: study.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
         return study.decide(observed, now=now, market_now=market_now)
 
-    async def _proposals(self, found: Study, rows: Sequence[TrialRow]) -> tuple[NewTrial, ...]:
+    async def _source(self, found: Study, key: Key) -> warmstart.Source:
+        """What `found` is to start from, before it is pinned."""
+        if found.spec.warm_start is None:
+            return warmstart.Source()
+        name = found.spec.warm_start.study_ref.name
+        earlier = _parsed(Study, await self.ports.objects.get(Key("Study", key.namespace, name)))
+        if earlier is None:
+            return warmstart.Source()
+        pinned = await self.ports.record.study(earlier.uid)
+        return warmstart.Source(study=earlier, pinned=pinned, trials=await self.ports.record.history(earlier.uid))
+
+    async def _proposals(self, found: Study, pinned: StudyRow, rows: Sequence[TrialRow]) -> tuple[NewTrial, ...]:
         asked = study.wanted(found, rows)
         if asked is None:
             return ()
         space = parse_space({name: parameter.to_json() for name, parameter in asked.space.items()})
         distributions = to_wire(space)
-        sampler = self.search.sampler(found.spec.sampler)
-        history, proposals = list(rows), []
+        sampler = self.search.sampler(found.spec)
+        first, lessons = await self._taken_over(pinned, space)
+        history, proposals = [*lessons, *rows], []
         for number in asked.numbers:
             seed = seed_of(found.spec.sampler.seed, number)  # not of the uid: the same manifest repeats itself
-            values = await asyncio.to_thread(sampler.sample, history, space, seed)
+            if number < len(first):
+                values = first[number]
+            else:
+                values = await asyncio.to_thread(sampler.sample, history, space, seed)
             new = NewTrial(
                 number=number,
                 phase=asked.phase,
@@ -107,6 +125,18 @@ class StudyController:
             history.append(_as_row(found.uid, new))
         return tuple(proposals)
 
+    async def _taken_over(
+        self, pinned: StudyRow, space: Mapping[str, Dimension]
+    ) -> tuple[Sequence[dict[str, str]], Sequence[TrialRow]]:
+        """What the pinned source gives: the parameters to try first, and the rows to learn from."""
+        if not pinned.spec.get("warmStart"):
+            return (), ()
+        spec = StudySpec.model_validate(pinned.spec)
+        warm = spec.warm_start
+        assert warm is not None  # asked above
+        trials = await self.ports.record.history(str(warm.study_uid))
+        return warmstart.repeated(warm, trials, spec.goal, space), warmstart.lessons(warm, trials, space)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialController:
@@ -115,15 +145,20 @@ class TrialController:
     pinned: dict[str, StudySpec] = field(default_factory=dict)  # by uid of the Study: what is pinned never changes
 
     async def observe(self, key: Key, document: Document | None) -> trial.Observed:
-        record = self.ports.record
         found = _parsed(Trial, document)
-        run = await self.ports.workloads.observe(key.workload())
-        if found is None:
-            return trial.Observed(trial=None, key=key, workload=run)
+        if found is None or found.metadata.deletion_timestamp:
+            run = await self.ports.workloads.observe(key.workload())
+            return trial.Observed(trial=None, key=key, workload=run, needed=await self._served(run, besides=key))
         spec = await self._pinned(found.spec.study_uid)
-        row = await record.trial(found.spec.study_uid, found.spec.number)
-        prune = await self._prune(spec, row) if spec and row else False
-        return trial.Observed(trial=found, key=key, row=row, study=spec, workload=run, prune=prune)
+        pack = await self._pack(spec, found) if spec else ()
+        served = trial.Observed(trial=found, key=key, pack=pack).keys
+        run = await self.ports.workloads.observe(served[0].workload())
+        row = await self.ports.record.trial(found.spec.study_uid, found.spec.number)
+        complete = run is not None or not pack or await self._all_there(found, key, pack)
+        prune = await self._prune(spec, row) if spec and row else ""
+        return trial.Observed(
+            trial=found, key=key, row=row, study=spec, workload=run, prune=prune, pack=pack, complete=complete
+        )
 
     def decide(self, observed: trial.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
         return trial.decide(observed, now=now, market_now=market_now)
@@ -138,12 +173,35 @@ class TrialController:
             self.pinned[study_uid] = StudySpec.model_validate(row.spec)
         return self.pinned[study_uid]
 
-    async def _prune(self, spec: StudySpec, row: TrialRow) -> bool:
-        if spec.pruner.type == "none" or row.finished or row.result is not None or not row.reports:
-            return False
-        step = max(row.reports)
-        peers = await self.ports.record.peers(row.study_uid, row.number, step)
-        return self.search.pruner(spec.pruner).should_prune(row.reports[step], peers)
+    async def _pack(self, spec: StudySpec, found: Trial) -> tuple[TrialRow, ...]:
+        if spec.template.pack == 1:
+            return ()
+        rows = await self.ports.record.history(found.spec.study_uid)
+        return pack_of(rows, found.spec.number, pack=spec.template.pack) if found.spec.number < len(rows) else ()
+
+    async def _all_there(self, found: Trial, key: Key, pack: Sequence[TrialRow]) -> bool:
+        labels = {STUDY_LABEL: found.spec.study_name}
+        objects = await self.ports.objects.index("Trial", namespace=key.namespace, labels=labels)
+        there = {_trial_object(each).number for each in objects if each.refers["studyUid"] == found.spec.study_uid}
+        return all(row.finished or row.number in there for row in pack)
+
+    async def _served(self, run: WorkloadStatus | None, *, besides: Key) -> bool:
+        """Whether a Trial is there that the workload serves besides this one."""
+        for key in run.keys if run else ():
+            document = None if key == besides else await self.ports.objects.get(key)
+            if document and "deletionTimestamp" not in document["metadata"]:
+                return True
+        return False
+
+    async def _prune(self, spec: StudySpec, row: TrialRow) -> str:
+        if row.finished or row.result is not None:
+            return ""
+        pruner = self.search.pruner(spec.pruner)
+        step = pruner.step(row.reports)
+        if step is None:
+            return ""
+        peers = await self.ports.record.peers(row.study_uid, row.number, step, pruner.peers)
+        return pruner.verdict(step, row.reports[step], peers)
 
 
 @dataclass(frozen=True, kw_only=True)

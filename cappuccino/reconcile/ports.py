@@ -155,7 +155,7 @@ class Record(Protocol):
         ...
 
     async def trial(self, study_uid: str, number: int) -> TrialRow | None:
-        """One of them, without the account (`record`) that its result gives."""
+        """One of them; of the account (`record`) that its result gives only the metrics."""
         ...
 
     async def history(self, study_uid: str) -> Sequence[TrialRow]:
@@ -163,8 +163,8 @@ class Record(Protocol):
         that have finished: those never change."""
         ...
 
-    async def peers(self, study_uid: str, number: int, step: int) -> list[float]:
-        """Reports at `step` of the Study's other trials that have finished, failed ones excepted; in no order."""
+    async def peers(self, study_uid: str, number: int, step: int, states: Sequence[TrialState]) -> list[float]:
+        """Reports at `step` of the Study's other trials that are in one of `states`; in no order."""
         ...
 
     async def set_trial_state(

@@ -18,7 +18,7 @@ def key_of(document: Document) -> Key:
 
 # What a Summary keeps of a spec, by kind: paths of its fields.
 _REFERS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "Study": (("datasetRef", "name"),),
+    "Study": (("datasetRef", "name"), ("warmStart", "studyRef", "name")),
     "Trial": (("studyUid",), ("number",)),
     "Deployment": (("studyRef", "name"),),
     "Trader": (("account",),),
@@ -26,7 +26,7 @@ _REFERS: dict[str, tuple[tuple[str, ...], ...]] = {
 # kind of what changed -> (kind that refers to it, the first part of that field's path)
 _REFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
     "Dataset": (("Study", "datasetRef"),),
-    "Study": (("Deployment", "studyRef"),),
+    "Study": (("Deployment", "studyRef"), ("Study", "warmStart")),
 }
 
 

@@ -15,11 +15,12 @@ from typing import Any, Literal
 TrialState = Literal["Waiting", "Running", "Complete", "Pruned", "Failed"]
 FINISHED: tuple[TrialState, ...] = ("Complete", "Pruned", "Failed")
 _NO_REPORTS: Mapping[int, float] = MappingProxyType({})  # one for all: a Study may have ten thousand rows in memory
+_NO_METRICS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """Written once by the trainer. `record` is the complete account: folds, deviations, seeds, digests, times."""
+    """Written once by the trainer. `record` is the complete account: folds, metrics, deviations, seeds, digests, times."""
 
     succeeded: bool
     reason: str
@@ -41,7 +42,8 @@ class NewTrial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialRow:
-    """`reports` are intermediate values by step; `result` is what the trainer wrote, if it has."""
+    """`metrics` are those of a complete trial beside its objective (search/goal.py); `reports` are intermediate values by step;
+    `result` is what the trainer wrote, if it has."""
 
     study_uid: str
     number: int
@@ -56,6 +58,7 @@ class TrialRow:
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    metrics: Mapping[str, float] = field(default_factory=lambda: _NO_METRICS)
     reports: Mapping[int, float] = field(default_factory=lambda: _NO_REPORTS)
     result: TrialResult | None = None
 

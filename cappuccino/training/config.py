@@ -18,6 +18,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "total_timesteps": (1, 1e12),
     "num_envs": (1, 1 << 20),
     "num_steps": (1, 256),  # at most one truncation per environment and rollout
+    "group_size": (1, 1 << 20),
     "num_minibatches": (1, 1 << 16),
     "update_epochs": (1, 100),
     "learning_rate": (1e-6, 1.0),
@@ -34,10 +35,26 @@ _RANGES: dict[str, tuple[float, float]] = {
     "layers": (1, 8),
 }
 
+# What runs must have in common to be trained together; in all else they may differ.
+SHAPE = (
+    "total_timesteps",
+    "num_envs",
+    "num_steps",
+    "group_size",
+    "num_minibatches",
+    "update_epochs",
+    "network",
+    "hidden",
+    "layers",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
     """One run. A batch is num_envs x num_steps transitions; the last checkpoint at total_timesteps is the result.
+
+    In groups of group_size, environments walk the same bars: faster by far where windows are wide, with fewer distinct
+    bars in a batch. A minibatch is made of whole groups.
 
     Raises:
         InvalidInput: a value out of range; names it and the range.
@@ -46,6 +63,7 @@ class PPOConfig:
     total_timesteps: int = 300_000
     num_envs: int = 256
     num_steps: int = 32
+    group_size: int = 1
     num_minibatches: int = 8
     update_epochs: int = 4
     learning_rate: float = 3e-3
@@ -71,10 +89,13 @@ class PPOConfig:
                 raise InvalidInput(f"PPO parameter {name} is {value}: use {low:g} to {high:g}")
         if self.network not in NETWORKS:
             raise InvalidInput(f"PPO parameter network is {self.network!r}: use {' or '.join(NETWORKS)}")
-        if self.batch_size % self.num_minibatches:
+        if self.num_envs % self.group_size:
+            raise InvalidInput(f"PPO parameter group_size is {self.group_size}: it must divide num_envs = {self.num_envs}")
+        groups = self.batch_size // self.group_size
+        if groups % self.num_minibatches:
             raise InvalidInput(
                 f"PPO parameter num_minibatches is {self.num_minibatches}: "
-                f"it must divide num_envs x num_steps = {self.batch_size}"
+                f"it must divide num_envs x num_steps / group_size = {groups}"
             )
         if self.total_timesteps < self.batch_size:
             raise InvalidInput(

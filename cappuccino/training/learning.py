@@ -1,33 +1,34 @@
-"""From bars and features to a trained policy: one run, at a fixed budget, whose last weights are the result.
+"""From bars and features to trained policies: runs at a fixed budget, whose last weights are the result.
 
-Scaling is fitted on the training rows only, and the run sees no others. The best checkpoint on training data is never
-chosen. A stop request or a crash loses at most what came after the last checkpoint.
+Several runs of one network shape train together as a pack, each on its own rows with its own settings and seed; the
+results are those of separate runs. Scaling is fitted on a run's training rows only, and it sees no others. The best
+checkpoint on training data is never chosen. A stop request or a crash loses at most what came after the last checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from cappuccino.core.errors import RetryLater
-from cappuccino.core.identifiers import digest_of, sha256_hex
+from cappuccino.core.errors import RetryLater, UserError
 from cappuccino.exchange.venue import AssetRules, Costs
 from cappuccino.market.bars import Bars
 from cappuccino.risk.barriers import Barriers
 from cappuccino.risk.sizing import Sizing
 from cappuccino.strategies.interface import Contract
-from cappuccino.training.checkpoint import Checkpoints, Curve, restore, to_bytes
+from cappuccino.training.checkpoint import Checkpoints, Curve, Record, from_bytes, to_bytes
 from cappuccino.training.config import PPOConfig
-from cappuccino.training.environment import TradingEnv
 from cappuccino.training.export import PolicyFiles, export_policy
-from cappuccino.training.market import Market
-from cappuccino.training.networks import ActorCritic, Policy
-from cappuccino.training.observation import Scaling, check_finite
-from cappuccino.training.ppo import PPO
+from cappuccino.training.networks import Policy
+from cappuccino.training.observation import Scaling
+from cappuccino.training.pack import Member, Pack
+from cappuccino.training.ppo import PPO, Diverged
+
+__all__ = ["Dropped", "Member", "Outcome", "TrainedPolicy", "TrainingStopped", "train_policies", "train_policy"]
 
 PARITY_ROWS = 256
 Progress = dict[str, float]
@@ -35,6 +36,10 @@ Progress = dict[str, float]
 
 class TrainingStopped(RetryLater):
     """Asked to stop between two updates; the checkpoint, if there is a place for one, has been written."""
+
+
+class Dropped(UserError):
+    """`on_update` ended this run before its budget: it has no policy."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +63,10 @@ class TrainedPolicy:
         return export_policy(self.policy, contract=contract, real_features_BNLF=self.real_features_BNLF)
 
 
+Outcome = TrainedPolicy | Diverged | Dropped
+_LEFT: dict[str, type[Diverged] | type[Dropped]] = {"Diverged": Diverged, "Dropped": Dropped}
+
+
 def train_policy(
     *,
     bars: Bars,
@@ -76,90 +85,124 @@ def train_policy(
     should_stop: Callable[[], bool] | None = None,
     interval: int = 1,
     device: str = "cpu",
+    compiled: bool = False,
 ) -> TrainedPolicy:
-    """Train one policy. The number of torch's threads is the caller's choice.
+    """Train one policy: a pack of one, see `train_policies`.
+
+    Raises:
+        Diverged: a loss or parameter became NaN; and what `train_policies` raises.
+    """
+    (outcome,) = train_policies(
+        [Member(config=config, rows=rows, seed=seed)],
+        bars=bars,
+        features=features,
+        lookback=lookback,
+        sizing=sizing,
+        barriers=barriers,
+        costs=costs,
+        rules=rules,
+        capital_usd=capital_usd,
+        on_update=None if on_update is None else lambda _, progress: on_update(progress),
+        checkpoints=checkpoints,
+        should_stop=should_stop,
+        interval=interval,
+        device=device,
+        compiled=compiled,
+    )
+    if not isinstance(outcome, TrainedPolicy):
+        raise outcome
+    return outcome
+
+
+def train_policies(
+    members: Sequence[Member],
+    *,
+    bars: Bars,
+    features: npt.NDArray[np.float64],
+    lookback: int,
+    sizing: Sizing,
+    barriers: Barriers,
+    costs: Costs,
+    rules: Mapping[str, AssetRules],
+    capital_usd: float,
+    on_update: Callable[[int, Progress], bool | None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    interval: int = 1,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> list[Outcome]:
+    """Train policies together; the outcome of each, in their order. The number of torch's threads is the caller's choice.
 
     Args:
         features: [T, N, F] raw, of the same bars.
-        rows: training rows lo <= t < hi; windows may reach back before lo, nothing reaches hi.
         interval: bars from one decision to the next.
-        on_update: gets `METRICS` with `update`, `updates` and `timesteps`, once per update.
+        on_update: gets a member's number and its `METRICS` with `update`, `updates` and `timesteps`, once per update;
+            when it answers False the member is dropped and the others go on without it.
+        compiled: run the environment through torch.compile, which takes a C++ compiler and a while to begin.
 
     Raises:
-        InvalidInput: bad shapes, too few rows, NaN in features, or a capital too small for the venue.
-        Diverged: a loss or parameter became NaN.
+        InvalidInput: members of different shape, bad shapes, too few rows, NaN in features, or a capital too small
+            for the venue.
         TrainingStopped: `should_stop` said so.
         Conflict, IntegrityError: the checkpoint is of another run, or unreadable.
     """
-    check_finite(features, rows=rows, symbols=bars.symbols, lookback=lookback)
-    scaling = Scaling.fit(features, rows)
-    market = Market.build(
-        bars=bars, features_TNF=features, scaling=scaling, lookback=lookback, costs=costs, rules=rules, device=device
-    )
-    generator = torch.Generator(device=device).manual_seed(seed)
-    net = ActorCritic(
-        network=config.network,
-        assets=len(bars.symbols),
+    pack = Pack(
+        members=members,
+        bars=bars,
+        features=features,
         lookback=lookback,
-        features=features.shape[2],
-        hidden=config.hidden,
-        layers=config.layers,
-        log_std=config.log_std,
-        generator=torch.Generator().manual_seed(seed),
-    ).to(device)
-    env = TradingEnv(
-        market,
-        rows=rows,
-        num_envs=config.num_envs,
         sizing=sizing,
         barriers=barriers,
+        costs=costs,
+        rules=rules,
         capital_usd=capital_usd,
-        generator=generator,
         interval=interval,
+        device=device,
+        compiled=compiled,
     )
-    ppo = PPO(env, net, config, generator=generator)
-    fingerprint = digest_of(
-        {
-            "bars": sha256_hex(
-                b"".join(np.ascontiguousarray(a).tobytes() for a in (bars.open, bars.high, bars.low, bars.close))
-            ),
-            "missing": sha256_hex(np.ascontiguousarray(bars.missing).tobytes()),
-            "features": sha256_hex(np.ascontiguousarray(features[: rows[1]]).tobytes()),
-            "symbols": bars.symbols,
-            "rows": rows,
-            "lookback": lookback,
-            "interval": interval,
-            "config": config.to_json(),
-            "sizing": asdict(sizing),
-            "barriers": asdict(barriers),
-            "market": [
-                [float(v) for v in t.tolist()] for t in (market.min_order_size_N, market.increment_N, market.min_notional_N)
-            ],
-            "costs": [market.fee, *(float(v) for v in market.slippage_N.tolist())],
-            "capital_usd": capital_usd,
-            "seed": seed,
-        }
-    )
+    pack.check()
+    fingerprint = pack.fingerprint()
     saved = checkpoints.load() if checkpoints else None
-    curve: Curve = restore(saved, ppo, fingerprint=fingerprint) if saved is not None else []
+    checkpoint = None if saved is None else from_bytes(saved, fingerprint=fingerprint)
+    record = checkpoint.record if checkpoint else Record(curves=[[] for _ in members])
+    ppo = pack.learner(record.present)
+    if checkpoint:
+        checkpoint.restore(ppo)
 
-    while ppo.update < config.num_updates:
+    while record.present and ppo.update < ppo.config.num_updates:
         if should_stop and should_stop():
             if checkpoints:
-                checkpoints.save(to_bytes(ppo, curve, fingerprint=fingerprint))
+                checkpoints.save(to_bytes(ppo, record, fingerprint=fingerprint))
             raise TrainingStopped(
-                f"training stopped after update {ppo.update} of {config.num_updates}: start it again to resume"
+                f"training stopped after update {ppo.update} of {ppo.config.num_updates}: start it again to resume"
             )
-        curve.append(ppo.step())
-        if on_update:
-            on_update({**curve[-1], "update": ppo.update, "updates": config.num_updates, "timesteps": ppo.timesteps})
-        if checkpoints and checkpoints.due():
-            checkpoints.save(to_bytes(ppo, curve, fingerprint=fingerprint))
+        before = record.present
+        for number, result in zip(before, ppo.step(), strict=True):
+            if isinstance(result, Diverged):
+                record.left[number] = ("Diverged", str(result))
+                continue
+            record.curves[number].append(result)
+            progress = {**result, "update": ppo.update, "updates": ppo.config.num_updates, "timesteps": ppo.timesteps}
+            if on_update and on_update(number, progress) is False:
+                record.left[number] = ("Dropped", f"dropped after update {ppo.update} of {ppo.config.num_updates}")
+        if record.present and record.present != before:
+            ppo.keep([before.index(number) for number in record.present], pack.environment(record.present))
+        if record.present and checkpoints and checkpoints.due():
+            checkpoints.save(to_bytes(ppo, record, fingerprint=fingerprint))
 
-    t = np.linspace(rows[0], rows[1] - 1, min(PARITY_ROWS, rows[1] - rows[0])).astype(int)
-    windows = np.stack([features[t - lookback + 1 + step] for step in range(lookback)], axis=2)
+    trained = {number: _trained(pack, ppo, number, place, record) for place, number in enumerate(record.present)}
+    return [trained[n] if n in trained else _LEFT[record.left[n][0]](record.left[n][1]) for n in range(len(members))]
+
+
+def _trained(pack: Pack, ppo: PPO, number: int, place: int, record: Record) -> TrainedPolicy:
+    lo, hi = pack.members[number].rows
+    scaling, curve = pack.scaling((lo, hi)), record.curves[number]
+    t = np.linspace(lo, hi - 1, min(PARITY_ROWS, hi - lo)).astype(int)
+    windows = np.stack([pack.features[t - pack.lookback + 1 + step] for step in range(pack.lookback)], axis=2)
+    mean_F, std_F = torch.from_numpy(scaling.mean), torch.from_numpy(scaling.std)
     return TrainedPolicy(
-        policy=Policy(net.cpu(), mean_F=torch.from_numpy(scaling.mean), std_F=torch.from_numpy(scaling.std)).eval(),
+        policy=Policy(ppo.stack.member(place), mean_F=mean_F, std_F=std_F).eval(),
         scaling=scaling,
         curve=curve,
         timesteps=ppo.timesteps,

@@ -1,12 +1,15 @@
 """The market as tensors: bars, features and the venue's rules, kept once and shared by all environments.
 
 Assets follow the order of the bars' symbols; rules and costs are looked up by symbol. Features are scaled here, once;
-an observation is an index into them.
+an observation is a row of that table. Folds trained together have a scaling each: the table then holds the T bars once
+per scaling, one block after the other.
+
+Shape suffixes: T bars, N assets, L lookback, F features, R = scalings x T rows of the feature table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +27,7 @@ from cappuccino.training.observation import Scaling, scale_features
 class Market:
     """Everything that environments share, kept once on the device.
 
-    ohlc_T4N, tradable_TN, features_TNF (scaled, float32); per asset [N]: min_order_size and increment in base units,
+    ohlc_T4N, tradable_TN, features_RNF (scaled, float32); per asset [N]: min_order_size and increment in base units,
     min_notional in quote currency, slippage as a fraction; fee as a fraction.
     """
 
@@ -32,7 +35,7 @@ class Market:
     lookback: int
     ohlc_T4N: Tensor
     tradable_TN: Tensor
-    features_TNF: Tensor
+    features_RNF: Tensor
     min_order_size_N: Tensor
     increment_N: Tensor
     min_notional_N: Tensor
@@ -45,7 +48,7 @@ class Market:
         *,
         bars: Bars,
         features_TNF: npt.NDArray[np.float64],
-        scaling: Scaling,
+        scaling: Scaling | Sequence[Scaling],
         lookback: int,
         costs: Costs,
         rules: Mapping[str, AssetRules],
@@ -69,13 +72,16 @@ class Market:
             return torch.as_tensor(np.asarray(values, dtype=np.float64), dtype=dtype, device=device)
 
         raw = torch.as_tensor(features_TNF.astype(np.float32), device=device)
-        mean, std = (torch.as_tensor(values, device=device) for values in (scaling.mean, scaling.std))
+        blocks = [
+            scale_features(raw, torch.as_tensor(each.mean, device=device), torch.as_tensor(each.std, device=device))
+            for each in ([scaling] if isinstance(scaling, Scaling) else scaling)
+        ]
         return cls(
             symbols=bars.symbols,
             lookback=lookback,
             ohlc_T4N=tensor(np.stack((bars.open, bars.high, bars.low, bars.close), axis=1)),
             tradable_TN=torch.as_tensor(~bars.missing, device=device),
-            features_TNF=scale_features(raw, mean, std),
+            features_RNF=torch.cat(blocks),
             min_order_size_N=tensor([float(rule.min_order_size) for rule in ordered]),
             increment_N=tensor([float(rule.min_trade_increment) for rule in ordered]),
             min_notional_N=tensor([float(rule.min_notional) for rule in ordered]),
@@ -83,12 +89,17 @@ class Market:
             fee=costs.fee,
         )
 
-    def windows(self, t_B: Tensor) -> Tensor:
-        """[B, N, L, F] scaled features of the bars t - L + 1 .. t, newest last."""
+    @property
+    def scalings(self) -> int:
+        """Blocks of the feature table."""
+        return len(self.features_RNF) // len(self.ohlc_T4N)
+
+    def windows(self, row_B: Tensor) -> Tensor:
+        """[B, N, L, F] scaled features of the L rows that end with this one, newest last."""
         if self.lookback == 1:
-            return self.features_TNF[t_B].unsqueeze(2)
-        windows = self.features_TNF.unfold(0, self.lookback, 1)  # a view: [T - L + 1, N, F, L]
-        return windows[t_B - self.lookback + 1].transpose(2, 3)
+            return self.features_RNF[row_B].unsqueeze(2)
+        windows = self.features_RNF.unfold(0, self.lookback, 1)  # a view: [R - L + 1, N, F, L]
+        return windows[row_B - self.lookback + 1].transpose(2, 3)
 
     def close(self, t_B: Tensor) -> Tensor:
         """[B, N]"""

@@ -6,6 +6,8 @@ assets together and gives all means.
 
 Means are in action units; the log standard deviation is a parameter of its own. The deterministic policy is the mean
 clipped to [-1, 1]. Inputs are scaled by `observation.scale_*`. Shape suffixes as there, D = width of an input.
+
+One network stands here as it is initialised, exported and served; `stack` trains K of them as one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from cappuccino.training.observation import ACCOUNT, scale_account, scale_featur
 
 Network = Literal["shared", "joint"]
 NETWORKS: tuple[Network, ...] = ("shared", "joint")
-_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 def _mlp(inputs: int, hidden: int, layers: int, outputs: int, *, last_gain: float, generator: torch.Generator) -> nn.Sequential:
@@ -58,7 +59,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.network: Network = network
         self.assets = assets
-        per_asset = lookback * features + len(ACCOUNT)
+        self.window = lookback * features
+        per_asset = self.window + len(ACCOUNT)
         inputs, outputs = (per_asset + 1, 1) if network == "shared" else (assets * per_asset + 1, assets)
         self.actor = _mlp(inputs, hidden, layers, outputs, last_gain=0.01, generator=generator)
         self.critic = _mlp(inputs, hidden, layers, 1, last_gain=1.0, generator=generator)
@@ -80,15 +82,6 @@ class ActorCritic(nn.Module):
         """[B]"""
         value: Tensor = self.critic(x).squeeze(-1)
         return value.sum(-1) if self.network == "shared" else value
-
-    def log_prob(self, mean_BN: Tensor, action_BN: Tensor) -> Tensor:
-        """[B] log density of the whole action."""
-        z_BN = (action_BN - mean_BN) * torch.exp(-self.log_std)
-        return (-0.5 * z_BN.square() - self.log_std - _HALF_LOG_2PI).sum(-1)
-
-    def entropy(self) -> Tensor:
-        """Of one decision over all assets; the same in every state."""
-        return (self.log_std + 0.5 + _HALF_LOG_2PI).expand(self.assets).sum()
 
 
 class Policy(nn.Module):

@@ -44,12 +44,14 @@ class Scaling:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Observation:
-    """Index-only: the market part is `Market.windows(t)`, gathered where it is needed.
+    """Index-only: the market part is `Market.windows(row_B)`, gathered where it is needed.
 
-    t_B: the bar just closed. account_BNA, cash_weight_B: raw, in the accounts' dtype.
+    t_B: the bar just closed. row_B: its row in the market's feature table, t itself where there is one scaling.
+    account_BNA, cash_weight_B: raw, in the accounts' dtype.
     """
 
     t_B: Tensor
+    row_B: Tensor
     account_BNA: Tensor
     cash_weight_B: Tensor
 

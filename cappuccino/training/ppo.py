@@ -3,24 +3,31 @@
 Advantages are generalised advantage estimates (Schulman et al. 2016). A truncated episode is bootstrapped with the value
 of the observation it ended on; a ruined one with zero; neither passes anything on to the episode after it. The rollout
 keeps index-only observations: market windows are gathered again for each minibatch. Nothing is read back by the host
-but one row of metrics per update (and one number per epoch if target_kl is set).
+but one row of metrics per member and update (and one number per member and epoch if target_kl is set).
 
-Randomness comes from one generator; with the same seed, thread count and build of torch the curve is the same bit for bit.
-Shape suffixes: S steps, B environments, N assets, A account values; M a minibatch.
+K members learn side by side in one environment, each with its own settings, rows and generator; an ordinary run is K = 1.
+All that is random in an update is drawn before it, from each member's own generator, and no sum crosses members: with one
+thread a member's curve is the same bit for bit alone, in any company and on every run. With more threads torch may
+sum in another order.
+
+Shape suffixes: K members, U groups of G environments that share their bars, B = K U G environments, S steps, N assets,
+D width of an environment's state; V = S U groups of a whole rollout, M of a minibatch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cappuccino.core.errors import InvalidInput, UserError
 from cappuccino.training.config import PPOConfig
-from cappuccino.training.environment import TradingEnv
-from cappuccino.training.networks import ActorCritic
+from cappuccino.training.environment import Accounts, TradingEnv
 from cappuccino.training.observation import Observation, scale_account
+from cappuccino.training.stack import Networks, Stack
 
 METRICS = (
     "reward",  # mean log growth from one decision to the next
@@ -37,6 +44,7 @@ METRICS = (
     "turnover",  # traded notional / equity a bar
     "exposure",  # mean invested share
 )
+Row = dict[str, float]
 
 
 class Diverged(UserError):
@@ -44,19 +52,27 @@ class Diverged(UserError):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rollout:
-    """[S, B, ...]; account and cash weight are scaled float32, rewards are scaled."""
+class Drawn:
+    """All that is random in one update: noise [S, B, N], starts [S, B], orders [epochs, K, V]."""
 
-    t_SB: Tensor
-    account_SBNA: Tensor
-    cash_weight_SB1: Tensor
-    action_SBN: Tensor
-    log_prob_SB: Tensor
-    value_SB: Tensor
-    next_value_SB: Tensor
-    reward_SB: Tensor
-    terminated_SB: Tensor
-    done_SB: Tensor
+    noise_SBN: Tensor
+    starts_SB: Tensor
+    orders_EKV: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rollout:
+    """[S, K, U, G, ...]; row is of the feature table and common to a group, states are scaled, rewards are scaled."""
+
+    row_SKU: Tensor
+    state: Tensor
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    next_value: Tensor
+    reward: Tensor
+    terminated: Tensor
+    done: Tensor
 
 
 def estimate_advantages(
@@ -66,10 +82,10 @@ def estimate_advantages(
     next_value_SB: Tensor,
     terminated_SB: Tensor,
     done_SB: Tensor,
-    gamma: float,
-    gae_lambda: float,
+    gamma: float | Tensor,
+    gae_lambda: float | Tensor,
 ) -> Tensor:
-    """[S, B] generalised advantage estimates.
+    """[S, B] generalised advantage estimates; B may be several axes, over which gamma and lambda broadcast.
 
     next_value_SB: value of the observation that each step led to, before any reset. `done` is terminated or truncated.
     """
@@ -82,185 +98,260 @@ def estimate_advantages(
     return torch.stack(advantages[::-1])
 
 
-def clipped_surrogate_loss(ratio_M: Tensor, advantage_M: Tensor, clip_coef: float) -> Tensor:
-    """The pessimistic bound: moving the ratio past 1 +- clip_coef in the advantage's favour gains nothing."""
-    clipped_M = ratio_M.clamp(1.0 - clip_coef, 1.0 + clip_coef)
-    return -torch.min(ratio_M * advantage_M, clipped_M * advantage_M).mean()
+def clipped_surrogate_loss(ratio: Tensor, advantage: Tensor, clip_coef: float | Tensor) -> Tensor:
+    """The pessimistic bound, mean over the last axis: moving the ratio past 1 +- clip_coef in the advantage's favour
+    gains nothing."""
+    clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)  # type: ignore[arg-type]
+    return -torch.min(ratio * advantage, clipped * advantage).mean(-1)
 
 
 class PPO:
-    """One learner in one environment. `update` counts finished updates."""
+    """K learners of one shape in one environment. `update` counts finished updates.
 
-    def __init__(self, env: TradingEnv, net: ActorCritic, config: PPOConfig, *, generator: torch.Generator) -> None:
-        if config.num_steps > env.episode_steps:
+    Raises:
+        InvalidInput: an episode is shorter than a rollout.
+    """
+
+    def __init__(
+        self, env: TradingEnv, stack: Stack, configs: Sequence[PPOConfig], *, generators: Sequence[torch.Generator]
+    ) -> None:
+        first = configs[0]
+        if first.num_steps > env.episode_steps:
             raise InvalidInput(
-                f"num_steps is {config.num_steps}, an episode has {env.episode_steps} decisions on these rows: "
+                f"num_steps is {first.num_steps}, an episode has {env.episode_steps} decisions on these rows: "
                 f"use fewer steps or give more training rows"
             )
-        self.env, self.net, self.config, self.generator = env, net, config, generator
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+        self.env, self.stack, self.configs, self.generators = env, stack, list(configs), list(generators)
+        self.optimizer = self._adam()
         self.update = 0
+        starts, ages = zip(
+            *(
+                (env.draw_starts(generator, 1, member)[0], env.draw_ages(generator, member))
+                for member, generator in enumerate(generators)
+            ),
+            strict=True,
+        )
+        env.reset(torch.cat(starts), torch.cat(ages))
+
+    @property
+    def config(self) -> PPOConfig:
+        """What the members have in common (`SHAPE`)."""
+        return self.configs[0]
 
     @property
     def timesteps(self) -> int:
+        """Of each member."""
         return self.update * self.config.batch_size
 
-    def step(self) -> dict[str, float]:
-        """One rollout and its update; returns `METRICS`.
+    def _adam(self) -> torch.optim.Adam:
+        """One group per member, whose parameter is its row of the stack."""
+        flat_KP = self.stack.parameters_KP.detach()
+        return torch.optim.Adam([{"params": [flat_KP[member]]} for member in range(len(flat_KP))], eps=1e-5, fused=True)
 
-        Raises:
-            Diverged: a loss or a parameter is not finite.
-        """
-        if self.config.anneal_lr:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * (1.0 - self.update / self.config.num_updates)
-        rollout = self.rollout()
-        losses = self.learn(rollout)
+    def _own(self, name: str) -> Tensor:
+        """[K] a setting of each member."""
+        values = [float(getattr(config, name)) for config in self.configs]
+        return torch.tensor(values, device=self.env.device)
+
+    def step(self) -> list[Row | Diverged]:
+        """One rollout and its update; `METRICS` of each member, or what it died of."""
+        config = self.config
+        for group, own in zip(self.optimizer.param_groups, self.configs, strict=True):
+            group["lr"] = own.learning_rate * (1.0 - self.update / config.num_updates if own.anneal_lr else 1.0)
+        drawn = self._draw()
+        rollout = self.rollout(drawn)
+        losses_5K = self.learn(rollout, drawn.orders_EKV)
         self.update += 1
         count = self.env.take_counters()
-        bars = count.bars.sum()
-        parameters_finite = torch.stack([parameter.detach().sum() for parameter in self.net.parameters()]).sum()
-        row = torch.stack(
-            [
-                rollout.reward_SB.mean() / self.config.reward_scale,
-                *losses,
-                count.trades.sum(),
-                count.fills.sum(),
-                count.stops.sum(),
-                count.fees.sum(),
-                count.turnover.sum() / bars,
-                count.exposure.sum() / bars,
-                parameters_finite,
-            ]
-        )
-        values = [float(value) for value in row.double().tolist()]
-        if not torch.isfinite(row).all():
-            broken = [name for name, value in zip((*METRICS, "parameters"), values, strict=True) if value - value != 0]
-            raise Diverged(
-                f"training diverged in update {self.update} of {self.config.num_updates}: {', '.join(broken)} not finite "
-                f"with learning_rate {self.config.learning_rate:g}: lower learning_rate or max_grad_norm"
+
+        def total(counter_B: Tensor) -> Tensor:
+            return counter_B.view(len(self.configs), -1).sum(1)
+
+        bars_K = total(count.bars)
+        columns = [
+            _by_member(rollout.reward).mean(1) / self._own("reward_scale"),
+            *losses_5K,
+            total(count.trades),
+            total(count.fills),
+            total(count.stops),
+            total(count.fees),
+            total(count.turnover) / bars_K,
+            total(count.exposure) / bars_K,
+            self.stack.parameters_KP.detach().sum(1),
+        ]
+        rows = torch.stack([column.double() for column in columns], 1).tolist()
+        return [self._result(values, own) for values, own in zip(rows, self.configs, strict=True)]
+
+    def _result(self, values: list[float], config: PPOConfig) -> Row | Diverged:
+        broken = [name for name, value in zip((*METRICS, "parameters"), values, strict=True) if not math.isfinite(value)]
+        if broken:
+            return Diverged(
+                f"training diverged in update {self.update} of {config.num_updates}: {', '.join(broken)} not finite "
+                f"with learning_rate {config.learning_rate:g}: lower learning_rate or max_grad_norm"
             )
         return dict(zip(METRICS, values, strict=False))
 
-    def _encode(self, t: Tensor, account: Tensor, cash_weight: Tensor) -> Tensor:
-        return self.net.encode(self.env.market.windows(t), account, cash_weight)
+    def _draw(self) -> Drawn:
+        config, env = self.config, self.env
+        groups = config.batch_size // config.group_size
+        noise, starts, orders = [], [], []
+        for member, generator in enumerate(self.generators):
+            shape = (config.num_steps, config.num_envs, env.num_assets)
+            noise.append(torch.randn(shape, generator=generator, device=env.device))
+            starts.append(env.draw_starts(generator, config.num_steps, member))
+            permutations = [torch.randperm(groups, generator=generator, device=env.device) for _ in range(config.update_epochs)]
+            orders.append(torch.stack(permutations))
+        return Drawn(noise_SBN=torch.cat(noise, 1), starts_SB=torch.cat(starts, 1), orders_EKV=torch.stack(orders, 1))
+
+    def _grouped(self, x_B: Tensor) -> Tensor:
+        """[B, ...] -> [K, U, G, ...]"""
+        return x_B.view(len(self.configs), -1, self.config.group_size, *x_B.shape[1:])
+
+    def _seen(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Row [K, U] and state [K, U, G, D] as the networks take them."""
+        account_BNA = scale_account(observation.account_BNA.float())
+        state_BD = self.stack.states(account_BNA, observation.cash_weight_B.float())
+        return self._grouped(observation.row_B)[..., 0], self._grouped(state_BD)
+
+    def _forward(self, networks: Networks, row_KU: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        windows = self.env.market.windows(row_KU.flatten())
+        return networks(networks.market(windows), state)
 
     @torch.no_grad()
-    def rollout(self) -> Rollout:
-        """`num_steps` steps of all environments under the present policy."""
-        env, net = self.env, self.net
+    def rollout(self, drawn: Drawn) -> Rollout:
+        """`num_steps` steps of all environments under the present policies."""
+        env, networks = self.env, self.stack.networks()
+        std, reward_scale_K11 = torch.exp(networks.log_std), self._own("reward_scale")[:, None, None]
         observation = env.observe()
-        account_BNA, cash_weight_B1 = _scaled(observation)
-        std = torch.exp(net.log_std)
         # At most one truncation per environment fits into a rollout, so one slot each is enough.
-        truncated_at: tuple[Tensor, ...] = (observation.t_B, account_BNA, cash_weight_B1)
+        truncated_at = observation
         kept: list[tuple[Tensor, ...]] = []
-        truncations = []
-        for _ in range(self.config.num_steps):
-            x = self._encode(observation.t_B, account_BNA, cash_weight_B1)
-            mean_BN = net.mean(x)
-            noise_BN = torch.randn(mean_BN.shape, generator=self.generator, device=mean_BN.device)
-            action_BN = mean_BN + std * noise_BN
-            step = env.step(action_BN)
-            kept.append(
-                (
-                    observation.t_B,
-                    account_BNA,
-                    cash_weight_B1,
-                    action_BN,
-                    net.log_prob(mean_BN, action_BN),
-                    net.value(x),
-                    step.reward_B.float() * self.config.reward_scale,
-                    step.terminated_B,
-                    step.terminated_B | step.truncated_B,
-                )
-            )
-            truncations.append(step.truncated_B)
-            ended = (step.last.t_B, *_scaled(step.last))
-            truncated_at = _where(step.truncated_B, ended, truncated_at)
+        for noise_BN, starts_B in zip(drawn.noise_SBN, drawn.starts_SB, strict=True):
+            row, state = self._seen(observation)
+            mean, value = self._forward(networks, row, state)
+            action = mean + std * self._grouped(noise_BN)
+            step = env.step(action.flatten(0, 2), starts_B)
+            terminated, truncated = self._grouped(step.terminated_B), self._grouped(step.truncated_B)
+            reward = self._grouped(step.reward_B).float() * reward_scale_K11
+            log_prob = networks.log_prob(mean, action)
+            kept.append((row, state, action, log_prob, value, reward, terminated, truncated))
+            truncated_at = _where(truncated.any(-1, keepdim=True).expand_as(truncated).flatten(), step.last, truncated_at)
             observation = step.observation
-            account_BNA, cash_weight_B1 = _scaled(observation)
-        t, account, cash_weight, action, log_prob, value, reward, terminated, done = (
+        rows, states, actions, log_probs, values, rewards, terminateds, truncateds = (
             torch.stack(column) for column in zip(*kept, strict=True)
         )
-        following_B = net.value(self._encode(observation.t_B, account_BNA, cash_weight_B1))
-        bootstrap_B = net.value(self._encode(*truncated_at))
-        next_value = torch.where(torch.stack(truncations), bootstrap_B, torch.cat((value[1:], following_B[None])))
+        _, following = self._forward(networks, *self._seen(observation))
+        _, bootstrap = self._forward(networks, *self._seen(truncated_at))
         return Rollout(
-            t_SB=t,
-            account_SBNA=account,
-            cash_weight_SB1=cash_weight,
-            action_SBN=action,
-            log_prob_SB=log_prob,
-            value_SB=value,
-            next_value_SB=next_value,
-            reward_SB=reward,
-            terminated_SB=terminated,
-            done_SB=done,
+            row_SKU=rows,
+            state=states,
+            action=actions,
+            log_prob=log_probs,
+            value=values,
+            next_value=torch.where(truncateds, bootstrap, torch.cat((values[1:], following[None]))),
+            reward=rewards,
+            terminated=terminateds,
+            done=terminateds | truncateds,
         )
 
-    def learn(self, rollout: Rollout) -> list[Tensor]:
-        """Epochs of minibatches over one rollout; returns the losses' part of `METRICS`."""
-        config, net = self.config, self.net
-        advantage_SB = estimate_advantages(
-            reward_SB=rollout.reward_SB,
-            value_SB=rollout.value_SB,
-            next_value_SB=rollout.next_value_SB,
-            terminated_SB=rollout.terminated_SB,
-            done_SB=rollout.done_SB,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
+    def learn(self, rollout: Rollout, orders_EKV: Tensor) -> Tensor:
+        """Epochs of minibatches over one rollout; the losses' part of `METRICS` [6, K]."""
+        config = self.config
+        members = len(self.configs)
+        advantage = estimate_advantages(
+            reward_SB=rollout.reward,
+            value_SB=rollout.value,
+            next_value_SB=rollout.next_value,
+            terminated_SB=rollout.terminated,
+            done_SB=rollout.done,
+            gamma=self._own("gamma")[:, None, None],
+            gae_lambda=self._own("gae_lambda")[:, None, None],
         )
-        return_SB = advantage_SB + rollout.value_SB
-        t, account, cash_weight, action, old_log_prob, advantage, target = (
-            tensor.flatten(0, 1)
-            for tensor in (
-                rollout.t_SB,
-                rollout.account_SBNA,
-                rollout.cash_weight_SB1,
-                rollout.action_SBN,
-                rollout.log_prob_SB,
-                advantage_SB,
-                return_SB,
-            )
-        )
-        seen: list[Tensor] = []
-        for _ in range(config.update_epochs):
-            order = torch.randperm(config.batch_size, generator=self.generator, device=t.device)
+        target = advantage + rollout.value
+        scalars = torch.stack((rollout.log_prob, advantage, target), -1)
+        # A group at a step is one row, member by member: a minibatch is one gather of rows.
+        transitions = torch.cat((rollout.state, rollout.action, scalars), -1).transpose(0, 1).flatten(0, 2)
+        row = rollout.row_SKU.transpose(0, 1).flatten()
+        widths = [rollout.state.shape[-1], rollout.action.shape[-1], 1, 1, 1]
+        first_K1 = torch.arange(0, len(row), len(row) // members, device=row.device)[:, None]
+
+        clip_coef, max_grad_norm = self._own("clip_coef")[:, None], self._own("max_grad_norm")[:, None]
+        ent_coef, vf_coef = self._own("ent_coef"), self._own("vf_coef")
+        norm_adv = self._own("norm_adv")[:, None] > 0
+        learning = [True] * members
+        losses_5K, epochs_K = torch.zeros(5, members, device=row.device), torch.zeros(members, device=row.device)
+        for order_KV in orders_EKV:
             epoch: list[Tensor] = []
-            for index_M in order.chunk(config.num_minibatches):
-                x = self._encode(t[index_M], account[index_M], cash_weight[index_M])
-                log_ratio_M = net.log_prob(net.mean(x), action[index_M]) - old_log_prob[index_M]
-                ratio_M = log_ratio_M.exp()
-                advantage_M = advantage[index_M]
-                if config.norm_adv:
-                    advantage_M = (advantage_M - advantage_M.mean()) / (advantage_M.std(correction=0) + 1e-8)
+            for order_KM in order_KV.chunk(config.num_minibatches, 1):
+                index = (order_KM + first_K1).flatten()
+                batch = transitions[index].view(members, -1, *transitions.shape[1:])
+                state, action, old_log_prob, advantage_M, target_M = torch.split(batch, widths, -1)
+                networks = self.stack.networks()
+                mean, value = self._forward(networks, row[index].view(members, -1), state)
+                log_ratio = (networks.log_prob(mean, action) - old_log_prob.squeeze(-1)).flatten(1)
+                ratio, advantage_KM, target_KM = log_ratio.exp(), advantage_M.flatten(1), target_M.flatten(1)
+                deviation = advantage_KM.std(1, correction=0, keepdim=True)
+                normalised = (advantage_KM - advantage_KM.mean(1, keepdim=True)) / (deviation + 1e-8)
+                advantage_KM = torch.where(norm_adv, normalised, advantage_KM)
 
-                policy_loss = clipped_surrogate_loss(ratio_M, advantage_M, config.clip_coef)
-                value_loss = 0.5 * (net.value(x) - target[index_M]).square().mean()
-                entropy = net.entropy()
-                loss = policy_loss - config.ent_coef * entropy + config.vf_coef * value_loss
+                policy_loss = clipped_surrogate_loss(ratio, advantage_KM, clip_coef)
+                value_loss = 0.5 * (value.flatten(1) - target_KM).square().mean(1)
+                entropy = networks.entropy()
+                loss = policy_loss - ent_coef * entropy + vf_coef * value_loss
 
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(net.parameters(), config.max_grad_norm)
-                self.optimizer.step()
+                (gradient_KP,) = torch.autograd.grad(loss.sum(), self.stack.parameters_KP)
+                norm = torch.linalg.vector_norm(gradient_KP, dim=1, keepdim=True)
+                gradient_KP *= (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+                self._descend(gradient_KP, learning)
 
                 with torch.no_grad():
-                    approx_kl = ((ratio_M - 1.0) - log_ratio_M).mean()
-                    clipfrac = ((ratio_M - 1.0).abs() > config.clip_coef).float().mean()
-                    epoch.append(torch.stack((policy_loss, value_loss, entropy, approx_kl, clipfrac)).detach())
-            seen += epoch
-            if config.target_kl is not None and float(torch.stack(epoch)[:, 3].mean()) > config.target_kl:
-                break
-        explained = 1.0 - advantage_SB.var() / (return_SB.var() + 1e-12)
-        return [*torch.stack(seen).mean(0).unbind(), explained]
+                    approx_kl = ((ratio - 1.0) - log_ratio).mean(1)
+                    clipfrac = ((ratio - 1.0).abs() > clip_coef).float().mean(1)
+                    epoch.append(torch.stack((policy_loss, value_loss, entropy, approx_kl, clipfrac)))
+            epoch_5K, active_K = torch.stack(epoch).mean(0), torch.tensor(learning, device=row.device)
+            losses_5K = losses_5K + torch.where(active_K, epoch_5K, 0.0)
+            epochs_K = epochs_K + active_K
+            if any(own.target_kl is not None for own in self.configs):
+                kl = epoch_5K[3].tolist()
+                learning = [
+                    goes_on and not (own.target_kl is not None and kl[member] > own.target_kl)
+                    for member, (goes_on, own) in enumerate(zip(learning, self.configs, strict=True))
+                ]
+                if not any(learning):
+                    break
+        explained_K = 1.0 - _by_member(advantage).var(1) / (_by_member(target).var(1) + 1e-12)
+        return torch.cat((losses_5K / epochs_K, explained_K[None]))
+
+    def _descend(self, gradient_KP: Tensor, learning: Sequence[bool]) -> None:
+        """One step of Adam for the members that still learn from this rollout."""
+        for group, gradient_P, goes_on in zip(self.optimizer.param_groups, gradient_KP, learning, strict=True):
+            group["params"][0].grad = gradient_P if goes_on else None
+        self.optimizer.step()
+
+    def keep(self, members: Sequence[int], env: TradingEnv) -> None:
+        """Only these go on, in this order, in an environment of as many members; call it between two updates."""
+        place = torch.arange(len(self.configs) * self.config.num_envs, device=self.env.device)
+        kept_B = place.view(len(self.configs), -1)[list(members)].flatten()
+        env.accounts = Accounts(**{name: value[kept_B] for name, value in self.env.accounts.tensors().items()})
+        states = [self.optimizer.state[group["params"][0]] for group in self.optimizer.param_groups]
+        self.env = env
+        self.configs = [self.configs[member] for member in members]
+        self.generators = [self.generators[member] for member in members]
+        self.stack.keep(members)
+        self.optimizer = self._adam()
+        for group, member in zip(self.optimizer.param_groups, members, strict=True):
+            self.optimizer.state[group["params"][0]] = states[member]
 
 
-def _scaled(observation: Observation) -> tuple[Tensor, Tensor]:
-    """Account [B, N, A] and cash weight [B, 1] as networks take them."""
-    return scale_account(observation.account_BNA.float()), observation.cash_weight_B.float().unsqueeze(-1)
+def _by_member(x_SKUG: Tensor) -> Tensor:
+    """[K, S U G]: a sum over it does not depend on the other members."""
+    return x_SKUG.transpose(0, 1).flatten(1)
 
 
-def _where(mask_B: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(torch.where(mask_B.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True))
+def _where(mask_B: Tensor, new: Observation, old: Observation) -> Observation:
+    return replace(
+        old,
+        row_B=torch.where(mask_B, new.row_B, old.row_B),
+        account_BNA=torch.where(mask_B[:, None, None], new.account_BNA, old.account_BNA),
+        cash_weight_B=torch.where(mask_B, new.cash_weight_B, old.cash_weight_B),
+    )

@@ -447,7 +447,7 @@ async def _started(ground: Ground, given: Workload) -> bool:
 # --- the objects it serves --------------------------------------------------------------------------
 
 
-def trial(namespace: str) -> Document:
+def trial(namespace: str, name: str = "t") -> Document:
     spec = {
         "studyName": "s",
         "studyUid": "u",
@@ -456,7 +456,7 @@ def trial(namespace: str) -> Document:
         "snapshot": "a" * 64,
         "gateStartsAt": "2024-01-01T00:00:00Z",
     }
-    metadata = {"name": "t", "namespace": namespace, "labels": {"cappuccino.dev/study": "s", "team": "x"}}
+    metadata = {"name": name, "namespace": namespace, "labels": {"cappuccino.dev/study": "s", "team": "x"}}
     return {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Trial", "metadata": metadata, "spec": spec}
 
 
@@ -469,6 +469,34 @@ async def test_it_ends_with_its_object_though_no_operator_looks(ground: Ground) 
     assert "team" not in job["metadata"]["labels"]
     await ground.client.delete(OURS["Trial"], ground.namespace, "t")
     await eventually(lambda: _jobless(ground))
+
+
+async def test_of_several_objects_it_ends_with_the_last_and_is_nobody_elses_meanwhile(ground: Ground) -> None:
+    first, second = [await ground.objects.create(trial(ground.namespace, name)) for name in ("t", "u")]
+    keys = tuple(Key("Trial", ground.namespace, name) for name in ("t", "u"))
+    given = ground.workload(keys=keys)
+    await ground.workloads.start(given)
+    assert await _owners(ground) == {first["metadata"]["uid"], second["metadata"]["uid"]}
+    await ground.client.delete(OURS["Trial"], ground.namespace, "t")
+
+    async def left() -> bool:
+        return await _owners(ground) == {second["metadata"]["uid"]}
+
+    await eventually(left)
+    await ground.objects.create(trial(ground.namespace))  # a Study makes again what was deleted
+    await ground.workloads.start(given)
+    assert await left()
+    status = await ground.workloads.observe(given.name)
+    assert status is not None
+    assert status.keys == keys
+    await ground.client.delete(OURS["Trial"], ground.namespace, "u")
+    await eventually(lambda: _jobless(ground))
+
+
+async def _owners(ground: Ground) -> set[str]:
+    (job,) = await ground.client.all(JOB, namespace=ground.namespace)
+    assert not any(owner.get("controller") for owner in job["metadata"]["ownerReferences"])
+    return {owner["uid"] for owner in job["metadata"]["ownerReferences"]}
 
 
 async def _jobless(ground: Ground) -> bool:

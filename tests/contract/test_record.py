@@ -197,7 +197,7 @@ async def test_what_a_trainer_writes_is_read_with_its_trial(record_as: As, datab
     assert await record.trial("s", 2) is None
 
 
-async def test_peers_are_the_reports_of_that_step_by_others_that_finished_and_did_not_fail(
+async def test_peers_are_the_reports_of_that_step_by_others_in_the_states_that_were_asked_for(
     record_as: As, database_url: str
 ) -> None:
     record = await pinned(record_as)
@@ -208,9 +208,11 @@ async def test_peers_are_the_reports_of_that_step_by_others_that_finished_and_di
                 TrialWriter(pool).report("s", number, step=step, value=number + step / 10)
     for number, state in enumerate(("Complete", "Pruned", "Failed", "Running")):
         await record.set_trial_state(study_uid="s", number=number, from_states=["Waiting"], to_state=state, at=AT)
-    assert sorted(await record.peers("s", 4, 1)) == [0.1, 1.1]
-    assert await record.peers("s", 0, 0) == [1.0]
-    assert await record.peers("s", 0, 2) == []
+    finished: tuple[TrialState, ...] = ("Complete", "Pruned")
+    assert sorted(await record.peers("s", 4, 1, finished)) == [0.1, 1.1]
+    assert await record.peers("s", 0, 0, finished) == [1.0]
+    assert await record.peers("s", 0, 2, finished) == []
+    assert sorted(await record.peers("s", 0, 0, ("Running", *finished))) == [1.0, 3.0]
 
 
 # --- the history of a search ------------------------------------------------------------------------
@@ -232,8 +234,15 @@ async def test_the_history_is_the_trials_without_reports_and_results(record_as: 
     await record.insert_trials(study_uid="s", trials=[new(0, phase="one"), new(1, parameters={"a": "2"})], at=AT)
     with open_pool(database_url, "trial") as pool:
         TrialWriter(pool).report("s", 0, step=0, value=0.5)
-        TrialWriter(pool).finish("s", 0, TrialResult(succeeded=True, reason="", objective=1.0))
+        measured = {"folds": [1.0] * 1000, "metrics": {"max_drawdown": 0.1, "turnover": 9.5}}
+        TrialWriter(pool).finish("s", 0, TrialResult(succeeded=True, reason="", objective=1.0, record=measured))
+        TrialWriter(pool).finish("s", 1, TrialResult(succeeded=True, reason="", objective=1.0, record=measured))
+    told = await record.trial("s", 0)
+    assert told is not None
+    assert told.result is not None
+    assert (told.result.record, told.metrics) == ({"metrics": measured["metrics"]}, {})  # before the controller has moved it
     await move(record, 0, "Complete", objective=1.0, bundle_digest="b")
+    assert [row.metrics for row in await record.history("s")] == [measured["metrics"], {}]
     assert list(await record.history("s")) == slim(await record.trials("s"))
     assert list(await record.history("never")) == []
 

@@ -3,92 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from cappuccino.adapters.artifacts import open_blobs
-from cappuccino.api import DatasetSpec, StudySpec
 from cappuccino.bundle import load
-from cappuccino.core.clock import parse_iso
 from cappuccino.entrypoints.wiring import open_record
-from cappuccino.search.trials import NewTrial
+
+from .study_bench import DEPLOYMENT_UID, PPO, STUDY_UID, Bench
 
 pytestmark = pytest.mark.slow
 
-SYMBOLS = ["BTC/USD", "ETH/USD"]
-STUDY_UID, DEPLOYMENT_UID = "study-uid", "deployment-uid"
-SEED = 12345
-PPO = {"num_envs": "64", "num_steps": "16", "total_timesteps": "40960", "num_minibatches": "4", "hidden": "16"}
-
-
-class Bench:
-    """A record with one pinned Study, and the environment of its workers."""
-
-    def __init__(self, database_url: str, folder: Path) -> None:
-        self.url, self.blobs_url = database_url, (folder / "artifacts").as_uri()
-
-    def worker(self, *arguments: str, spec: dict[str, Any] | None = None, failpoint: str = "") -> subprocess.Popen[str]:
-        environment = {
-            **os.environ,
-            "CAPPUCCINO_DATABASE_URL": self.url,
-            "CAPPUCCINO_ARTIFACTS_URL": self.blobs_url,
-            "CAPPUCCINO_SPEC": json.dumps(spec or {}),
-            "CAPPUCCINO_FAILPOINT": failpoint,
-        }
-        command = [sys.executable, "-m", "cappuccino.entrypoints.worker", *arguments]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-    def run(self, *arguments: str, spec: dict[str, Any] | None = None, failpoint: str = "") -> int:
-        process = self.worker(*arguments, spec=spec, failpoint=failpoint)
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode in (0, -signal.SIGKILL), errors
-        return process.returncode
-
-    def search(self, kind: str, parameters: dict[str, str], *, trials: int) -> None:
-        """Ingest a generated market and insert a Study with `trials` trials of one seed."""
-        generator = {"seed": 5, "driftVolatility": 0.0035}
-        dataset = {"symbols": SYMBOLS, "source": {"generator": generator}, "start": "2024-01-01T00:00:00Z"}
-        market = DatasetSpec.model_validate(dataset | {"end": "2024-03-20T00:00:00Z"})
-        assert self.run("ingest", "--dataset-uid", "dataset-uid", spec=market.to_json()) == 0
-        study = StudySpec.model_validate(
-            {
-                "datasetRef": {"name": "market"},
-                "symbols": SYMBOLS,
-                "timeframe": "1h",
-                "strategy": {"kind": kind, "parameters": parameters},
-                "validation": {"folds": 2, "gateBars": 400, "gapBars": 24, "minClosedTrades": 2},
-                "template": {"checkpointSeconds": 1, "costs": {"slippageBps": 5}},
-            }
-        )
-        asyncio.run(self._insert(study, trials))
-
-    async def _insert(self, study: StudySpec, trials: int) -> None:
-        async with open_record(self.url, "operator") as record:
-            snapshot = await record.current_snapshot("dataset-uid")
-            assert snapshot is not None
-            await record.pin_study(
-                uid=STUDY_UID,
-                name="search",
-                spec=study.to_json(),
-                snapshot=snapshot.digest,
-                gate_starts_at=parse_iso("2024-03-03T08:00:00Z"),
-            )
-            new = [NewTrial(number=n, parameters={}, distributions={}, seed=SEED) for n in range(trials)]
-            await record.insert_trials(study_uid=STUDY_UID, trials=new, at=datetime.now(UTC))
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url) as connection:
-            return connection.execute(query.encode()).fetchall()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -322,6 +322,25 @@ async def test_a_watch_tells_the_keys_of_workloads_that_change(ground: Ground) -
         assert await told == ground.key
 
 
+async def test_a_workload_of_several_objects_tells_each_of_them_and_knows_them(ground: Ground) -> None:
+    keys = (ground.key, ground.key._replace(name="second"), ground.key._replace(name="third"))
+    given = replace(workload(ground.folder.path, "exit", "0", key=ground.key), keys=keys)
+    told: set[Key] = set()
+    async with asyncio.timeout(60), aclosing(ground.workloads.watch()) as watch:  # type: ignore[type-var]
+        coming = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        await ground.workloads.start(given)
+        await ground.workloads.start(given)  # as another of its objects would
+        while told != set(keys):
+            told.add(await coming)
+            coming = asyncio.ensure_future(anext(watch))
+        coming.cancel()
+        await asyncio.wait([coming])
+    status = await until(ground, "w", over)
+    assert status.keys == keys
+    assert await attempts(ground.folder) == 1
+
+
 # --- the local one ----------------------------------------------------------------------------------
 
 

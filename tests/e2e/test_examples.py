@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .chain import ROOT, demo, manifests, summary
+from .chain import ROOT, demo, manifests, rows, summary
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ def cheaper(spec: dict[str, Any]) -> None:
         spec["strategy"]["parameters"]["total_timesteps"] = STEPS
 
 
-@pytest.mark.parametrize("example", ["quickstart", "ensemble", "arena", "phases", "real-bars"])
+@pytest.mark.parametrize("example", ["quickstart", "ensemble", "arena", "phases", "packed", "real-bars"])
 def test_an_example_runs_to_its_end_and_its_ledger_agrees(tmp_path: Path, example: str) -> None:
     real = SHARED / "crypto-1h-2024-01-07.parquet"
     if example == "real-bars" and not real.exists():
@@ -39,3 +39,6 @@ def test_an_example_runs_to_its_end_and_its_ledger_agrees(tmp_path: Path, exampl
         assert told["ledger_matches_exchange"] is True
     if example == "phases":
         assert sum(told["trials"].values()) == 6
+    if example == "packed":
+        (together,) = rows(tmp_path, "select distinct record -> 'trained_with' from trial_result where succeeded order by 1")
+        assert together == [([0, 1, 2, 3],), ([4, 5, 6, 7],)]

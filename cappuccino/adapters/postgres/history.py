@@ -23,7 +23,9 @@ from cappuccino.search.trials import TrialRow, TrialState
 
 _COLUMNS = (
     "t.number, t.phase, t.parameters, t.distributions::text, t.seed, t.state, t.reason, t.objective, t.bundle_digest,"
-    " t.created_at, t.started_at, t.finished_at"
+    " t.created_at, t.started_at, t.finished_at,"
+    " case when t.state = 'Complete' then (select r.record -> 'metrics' from trial_result r"
+    " where r.study_uid = t.study_uid and r.number = t.number) end"
 )
 _CHANGED = " union all ".join(
     f"select {_COLUMNS} from trial t where t.study_uid = %(study)s and {which}"  # noqa: S608
@@ -89,7 +91,7 @@ class _History:
     def _row(self, values: TupleRow) -> TrialRow:
         """What many rows have in common is in memory once."""
         number, phase, parameters, distributions, seed, state, reason, *rest = values
-        objective, bundle_digest, created_at, started_at, finished_at = rest
+        objective, bundle_digest, created_at, started_at, finished_at, metrics = rest
         if distributions not in self._distributions:
             self._distributions[distributions] = json.loads(distributions)
         return TrialRow(
@@ -106,4 +108,5 @@ class _History:
             created_at=created_at,
             started_at=started_at,
             finished_at=finished_at,
+            metrics={sys.intern(name): value for name, value in (metrics or {}).items()},
         )

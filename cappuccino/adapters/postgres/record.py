@@ -141,13 +141,14 @@ class PostgresRecord:
     async def history(self, study_uid: str) -> Sequence[TrialRow]:
         return await self._histories.read(study_uid)
 
-    async def peers(self, study_uid: str, number: int, step: int) -> list[float]:
+    async def peers(self, study_uid: str, number: int, step: int, states: Sequence[TrialState]) -> list[float]:
         row = await self._one(
             "select coalesce(array_agg(value), '{}') as peers from trial_report join trial using (study_uid, number)"
-            " where study_uid = %s and step = %s and number <> %s and state in ('Complete', 'Pruned')",
+            " where study_uid = %s and step = %s and number <> %s and state = any(%s)",
             study_uid,
             step,
             number,
+            list(states),
         )
         return list(row["peers"]) if row else []
 

@@ -10,13 +10,15 @@ from cappuccino.search.trials import TrialResult, TrialRow
 
 TRIALS = """
     select t.*, r.study_uid is not null as has_result, r.succeeded, r.reason as result_reason, r.objective as result_objective,
-           r.bundle_digest as result_bundle, r.record,
+           r.bundle_digest as result_bundle, r.record, case when t.state = 'Complete' then r.record -> 'metrics' end as metrics,
            (select coalesce(jsonb_object_agg(p.step, p.value), '{}') from trial_report p
              where p.study_uid = t.study_uid and p.number = t.number) as reports
       from trial t left join trial_result r using (study_uid, number)
      where t.study_uid = %s and (%s::int is null or t.number = %s) order by t.number
 """
-TRIAL_STATES = TRIALS.replace("r.record", "'{}'::jsonb as record")  # the account of a result is most of its size
+TRIAL_STATES = TRIALS.replace(
+    "r.record,", "jsonb_strip_nulls(jsonb_build_object('metrics', r.record -> 'metrics')) as record,"
+)  # of the account of a result, which is most of its size, only what the controller asks for
 
 ACCOUNTS = """
     select *, holder is not null and expires_at is not null and expires_at > clock_timestamp() as held
@@ -42,7 +44,9 @@ def trial(row: Mapping[str, Any]) -> TrialRow:
             record=row["record"],
         )
     reports = {int(step): float(value) for step, value in sorted(row["reports"].items(), key=lambda item: int(item[0]))}
-    return TrialRow(**{name: row[name] for name in _TRIAL_COLUMNS}, reports=reports, result=result)
+    return TrialRow(
+        **{name: row[name] for name in _TRIAL_COLUMNS}, metrics=row["metrics"] or {}, reports=reports, result=result
+    )
 
 
 def study(row: Mapping[str, Any]) -> StudyRow:

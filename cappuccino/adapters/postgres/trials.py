@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from cappuccino.adapters.postgres import rows
 from cappuccino.adapters.postgres.engine import away_is_retry
 from cappuccino.controllers.rows import SnapshotRow, StudyRow
 from cappuccino.core.errors import InvalidInput, NotFound
-from cappuccino.search.trials import TrialResult, TrialRow
+from cappuccino.search.trials import FINISHED, TrialResult, TrialRow
 
 
 class TrialWriter:
@@ -42,6 +43,12 @@ class TrialWriter:
         if row is None:
             raise NotFound(f"trial {number} of study {study_uid} is not in the record: only the Study makes trials")
         return rows.trial(row)
+
+    def finished(self, study_uid: str, numbers: Sequence[int]) -> set[int]:
+        """Those of `numbers` that have a final state."""
+        statement = "select number from trial where study_uid = %s and number = any(%s) and state = any(%s)"
+        with away_is_retry(), self._pool.connection() as connection:
+            return {number for (number,) in connection.execute(statement, [study_uid, list(numbers), list(FINISHED)])}
 
     def report(self, study_uid: str, number: int, *, step: int, value: float) -> None:
         """An intermediate value. The first one of a step stands, which a resumed trainer may compute again.

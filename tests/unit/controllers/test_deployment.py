@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +9,8 @@ from cappuccino.controllers.deployment import Observed, candidates, decide
 from cappuccino.controllers.rows import AccountActivity
 from cappuccino.controllers.trader import TRACEPARENT_ANNOTATION
 from cappuccino.core.identifiers import TRACEPARENT, traceparent
+from cappuccino.search.goal import Goal
+from cappuccino.search.trials import TrialRow
 
 from .builders import NOW, deployment, evidence, result, row, study, trader
 
@@ -63,7 +66,23 @@ def test_a_study_without_results_stalls_the_deployment() -> None:
 
 def test_candidates_are_complete_trials_best_first_and_never_of_unknown_value() -> None:
     rows = [*trials(), row(3, state="Complete", objective=None, bundle_digest="5" * 64)]
-    assert [r.number for r in candidates(deployment(top=5), rows)] == [2, 0]
+    assert [r.number for r in candidates(deployment(top=5), rows, Goal())] == [2, 0]
+
+
+def test_what_breaks_a_constraint_or_is_beaten_in_every_objective_is_no_candidate() -> None:
+    def complete(number: int, objective: float, drawdown: float) -> TrialRow:
+        metrics = {"max_drawdown": drawdown, "turnover": 1.0}
+        digest = str(number) * 64
+        return row(number, state="Complete", objective=objective, bundle_digest=digest, metrics=metrics)
+
+    rows = [complete(0, 9.0, 0.5), complete(1, 2.0, 0.2), complete(2, 1.5, 0.3), complete(3, 1.0, 0.1)]
+    source = study(
+        status=COMPLETE, constraints={"maxDrawdown": 0.4}, objective={"alsoMinimize": ["max_drawdown"]}, pruner={"type": "none"}
+    )
+    decision = decide(seen(study=source, deployment=deployment(top=5), trials=rows), now=NOW)
+    (gates,) = [a.workload for a in decision.actions if isinstance(a, StartWorkload)]
+    assert [c["number"] for c in json.loads(gates.environment["CAPPUCCINO_SPEC"])["candidates"]] == [1, 3]
+    assert reason(decide(seen(study=source, trials=rows[:1]), now=NOW), "Stalled") == ("True", "NoCandidates")
 
 
 def test_nothing_trades_before_every_candidate_has_its_verdict() -> None:

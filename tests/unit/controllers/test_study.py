@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -13,7 +14,9 @@ from cappuccino.api import Study
 from cappuccino.api.meta import Condition
 from cappuccino.api.study import TrialCounts
 from cappuccino.controllers.decision import CreateObject, Decision, DeleteObject, WriteRecord
-from cappuccino.controllers.study import Observed, Progress, TrialObject, decide, wanted
+from cappuccino.controllers.progress import FRONT_MAX, Progress, front_of
+from cappuccino.controllers.study import Observed, TrialObject, decide, wanted
+from cappuccino.search.goal import Goal
 from cappuccino.search.trials import FINISHED, NewTrial, TrialRow
 
 from .builders import NOW, STUDY_KEY, dataset, pinned, ready, row, snapshot, study
@@ -125,11 +128,11 @@ def test_a_spent_budget_is_complete_and_names_the_best() -> None:
 
 def test_of_equal_objectives_the_earlier_trial_is_best() -> None:
     rows = [row(0, state="Complete", objective=-2.0), row(1, state="Complete", objective=-1.0)]
-    progress = Progress.of([*rows, row(2, state="Complete", objective=-1.0), row(3, state="Pruned"), row(4)])
+    progress = Progress.of([*rows, row(2, state="Complete", objective=-1.0), row(3, state="Pruned"), row(4)], Goal())
     assert progress.best is rows[1]
     assert progress.counts == TrialCounts(waiting=1, complete=3, pruned=1)
     assert [r.number for r in progress.unfinished] == [4]
-    assert Progress.of([]).best is None
+    assert Progress.of([], Goal()).best is None
 
 
 def test_a_pass_over_ten_thousand_trials_is_short_and_its_status_no_longer_than_of_ten() -> None:
@@ -159,6 +162,89 @@ def test_finished_objects_above_the_limit_go_and_their_rows_stay() -> None:
     objects = [TrialObject(number=n, uid=f"u{n}") for n in range(4)]
     decision = decide(seen(study=study(finishedTrialsKept=3), trials=rows, objects=objects), now=NOW)
     assert [a.key.name for a in decision.actions if isinstance(a, DeleteObject)] == ["search-00000"]
+
+
+# --- ending early -----------------------------------------------------------------------------------
+
+
+def test_trials_without_improvement_end_the_search_when_those_that_run_have_finished() -> None:
+    of = study(budget={"trials": 20, "stopEarly": {"trialsWithoutImprovement": 3}})
+    rows = [row(n, state="Complete", objective=1.0 - n / 10) for n in range(3)]
+    assert wanted(of, rows) is not None
+    rows.append(row(3, state="Pruned"))
+    running = [*rows, row(4, state="Running")]
+    assert wanted(of, running) is None
+    assert condition(decide(seen(study=of, trials=running), now=NOW), "Ready").reason == "Stopping"
+    assert condition(decide(seen(study=of, trials=running), now=NOW), "Complete").status == "False"
+    done = decide(seen(study=of, trials=rows), now=NOW)
+    assert (condition(done, "Complete").status, condition(done, "Complete").reason) == ("True", "StoppedEarly")
+    assert condition(done, "Complete").message == (
+        "3 trials without improvement since the best, trial 0 with objective 1, budget.stopEarly asks for 3; "
+        "3 complete, 1 pruned, 0 failed of 20"
+    )
+    assert [event.reason for event in done.events] == ["Complete"]
+
+
+def test_a_trial_that_ran_on_and_is_better_keeps_the_search_going() -> None:
+    of = study(budget={"trials": 20, "stopEarly": {"trialsWithoutImprovement": 2}})
+    rows = [row(n, state="Complete", objective=-float(n)) for n in range(3)]
+    assert wanted(of, rows) is None
+    assert wanted(of, [*rows, row(3, state="Complete", objective=1.0)]) is not None
+
+
+def test_an_objective_that_is_reached_ends_the_search() -> None:
+    of = study(budget={"trials": 20, "stopEarly": {"objective": 2.0}})
+    assert wanted(of, [row(0, state="Complete", objective=1.9)]) is not None
+    reached = [row(0, state="Complete", objective=2.0)]
+    assert wanted(of, reached) is None
+    message = condition(decide(seen(study=of, trials=reached), now=NOW), "Complete").message
+    assert message.startswith("trial 0 has objective 2, budget.stopEarly asks for 2")
+
+
+def test_of_several_objectives_a_new_trial_of_the_front_is_an_improvement() -> None:
+    of = study(
+        budget={"trials": 20, "stopEarly": {"trialsWithoutImprovement": 2}},
+        objective={"alsoMinimize": ["max_drawdown"]},
+        pruner={"type": "none"},
+    )
+
+    def done(number: int, objective: float, drawdown: float) -> TrialRow:
+        return row(number, state="Complete", objective=objective, metrics={"max_drawdown": drawdown})
+
+    rows = [done(0, 2.0, 0.3), done(1, 1.0, 0.4), done(2, 1.0, 0.1)]
+    assert wanted(of, rows) is not None
+    beaten = [*rows, done(3, 0.5, 0.2), done(4, 0.5, 0.3)]
+    assert wanted(of, beaten) is None
+    status = decide(seen(study=of, trials=beaten), now=NOW).status
+    assert status is not None
+    assert status["best"] == {"number": 0, "objective": 2.0}
+    assert status["front"] == [
+        {"number": 0, "objective": 2.0, "maxDrawdown": 0.3},
+        {"number": 2, "objective": 1.0, "maxDrawdown": 0.1},
+    ]
+    assert status["frontSize"] == 2
+
+
+def test_a_long_front_is_shown_by_its_ends_and_an_even_choice_between() -> None:
+    goal = Goal(minimize=("turnover",))
+    rows = [row(n, state="Complete", objective=-float(n), metrics={"turnover": 100.0 - n}) for n in range(100)]
+    shown = front_of(Progress.of(rows, goal))
+    assert len(shown) == FRONT_MAX
+    assert (shown[0].number, shown[-1].number) == (0, 99)
+    assert max(b.number - a.number for a, b in itertools.pairwise(shown)) <= 6
+
+
+def test_a_study_in_which_no_trial_kept_the_constraints_failed_and_says_what_was_broken() -> None:
+    of = study(constraints={"maxDrawdown": 0.1})
+    rows = [
+        row(n, state="Complete", objective=1.0, metrics={"max_drawdown": 0.2}, reason="never chosen: max_drawdown 0.2")
+        for n in range(4)
+    ]
+    decision = decide(seen(study=of, trials=rows), now=NOW)
+    assert condition(decision, "Failed").reason == "NotFeasible"
+    assert "max_drawdown 0.2" in condition(decision, "Failed").message
+    assert decision.status is not None
+    assert "best" not in decision.status
 
 
 class World:

@@ -81,7 +81,10 @@ def test_success_without_a_result_is_read_again_before_it_is_a_failure() -> None
 
 
 def test_a_pruned_trial_is_recorded_first_and_its_workload_stopped_next() -> None:
-    first = decide(seen(row=row(state="Running", reports={0: 0.1}), workload=running(KEY.workload()), prune=True), now=NOW)
+    first = decide(
+        seen(row=row(state="Running", reports={0: 0.1}), workload=running(KEY.workload()), prune="value 0.1 at step 0 is low"),
+        now=NOW,
+    )
     assert moves(first) == ["Pruned"]
     assert len(first.actions) == 1
     assert first.requeue_after == 0.0
@@ -163,3 +166,12 @@ def test_a_trial_that_no_study_made_is_stalled() -> None:
     assert decision.actions == ()
     assert decision.status is not None
     assert any(c["type"] == "Stalled" and c["status"] == "True" for c in decision.status["conditions"])
+
+
+def test_a_complete_trial_that_breaks_a_constraint_says_so() -> None:
+    of = study(constraints={"maxDrawdown": 0.2}).spec
+    for drawdown, said in ((0.25, "never chosen: max_drawdown 0.25 is above its limit 0.2"), (0.2, "")):
+        done = replace(result(), record={"metrics": {"max_drawdown": drawdown}})
+        decision = decide(seen(study=of, row=row(state="Running", result=done)), now=NOW)
+        assert moves(decision) == ["Complete"]
+        assert first_reason(decision) == said

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cappuccino.core.errors import InvalidInput
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.evaluation.backtest import BacktestResult, backtest
+from cappuccino.evaluation.book import Book
 from cappuccino.exchange.venue import AssetRules, Costs
 from cappuccino.market.bars import Bars
 from cappuccino.market.features import compute, spec_of, warmup_bars
@@ -176,6 +177,33 @@ def test_the_same_arguments_give_the_same_result_bit_for_bit() -> None:
     one, two = replay(bars), replay(bars)
     assert one.equity.tobytes() == two.equity.tobytes()
     assert (one.fills, one.trades, one.decisions) == (two.fills, two.trades, two.decisions)
+
+
+@pytest.mark.parametrize(
+    "barriers",
+    [
+        Barriers(),
+        Barriers(stop=0.04, take_profit=0.03, trail=0.02, trail_arms_at=0.01, max_hold_bars=6),
+        Barriers(stop=0.03, trail=None),
+    ],
+)
+def test_bars_in_which_no_barrier_can_be_met_are_skipped_without_a_difference(
+    monkeypatch: pytest.MonkeyPatch, barriers: Barriers
+) -> None:
+    panels = [random_bars(seed, bars=120, sd=0.01) for seed in range(20)]
+    quick = [replay(bars, barriers=barriers) for bars in panels]
+    monkeypatch.setattr(Book, "_may_exit", lambda book, row: np.ones(len(SYMBOLS), dtype=bool))
+    for bars, result in zip(panels, quick, strict=True):
+        looked = replay(bars, barriers=barriers)
+        assert looked.fills == result.fills
+        assert looked.equity.tolist() == result.equity.tolist()
+    assert sum(fill.reason != "signal" for result in quick for fill in result.fills) > 20
+
+
+def test_barriers_that_are_off_need_no_look_at_all() -> None:
+    bars = random_bars(3, bars=120)
+    idle = Barriers(stop=None, trail=None, trail_arms_at=0.5)
+    assert replay(bars, barriers=Barriers.off()).equity.tolist() == replay(bars, barriers=idle).equity.tolist()
 
 
 def test_cash_stays_what_it_was() -> None:

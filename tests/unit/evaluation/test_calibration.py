@@ -1,12 +1,14 @@
 """Noise promotes nobody, an edge does: the statistical gates together, on returns made without any training.
 
 A market drifts and its volatility clusters (GARCH(1,1), Student t with 5 degrees of freedom); trials hold random weights,
-at zero cost. Each Study has four trials; its two best by walk-forward Sharpe open the gate window.
+at zero cost. Each Study has four trials; its two best by walk-forward Sharpe open the gate window. `make calibrate` does the
+same with the whole pipeline on generated bars (tests/calibrate), of which small Studies are run here.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from cappuccino.evaluation import gates, metrics
 from cappuccino.evaluation.evidence import Outcome, Verdict, evidence, verdict
 from cappuccino.evaluation.window_gate import WindowFacts, WindowThresholds, judge_window, measure_window
+from tests.calibrate.results import rate, summary
+from tests.calibrate.study import Setup, run_study
 
 HOURS = 8760.0
 DEV, GATE, TRIALS, CANDIDATES = 1600, 720, 4, 2
@@ -88,3 +92,55 @@ def test_a_strong_planted_edge_is_promoted() -> None:
     window, everything = run_studies(20, edge=0.0008, seed=2)
     print(f"20 Studies with an edge: the window gate passed {window}, all gates {everything}")
     assert everything >= 16
+
+
+def test_a_study_goes_through_the_whole_pipeline_and_repeats_itself() -> None:
+    rule = {"feature": "trend", "feature_period": "8", "exit": "-0.1"}
+    enter = {"type": "float", "low": 0.0, "high": 0.2}
+    search = {"strategy": {"kind": "trend", "parameters": rule}, "searchSpace": {"enter": enter}}
+    setup = Setup(search=search, trials=2)
+    first, again = ({**run_study(setup, seed=4), "seconds": 0} for _ in range(2))
+    assert first == again
+    assert first["complete"] == 2
+    best, second = first["candidates"]
+    assert best["objective"] >= second["objective"]
+    assert best["tested"]
+    assert set(best["gates"]) == {"integrity", "backtest", "window", "overfitting_dsr", "overfitting_pbo"}
+    assert not best["gates"]["overfitting_pbo"]["gating"]  # two trials are too few
+    assert first != {**run_study(setup, seed=5), "seconds": 0} | {"seed": 4}
+
+
+def test_thirty_eight_passes_of_a_thousand_are_the_most_that_show_five_percent() -> None:
+    assert rate(38, 1000)["upper"] <= 0.05 < rate(39, 1000)["upper"]
+    assert rate(0, 100)["upper"] == pytest.approx(1 - 0.05 ** (1 / 100))  # none of n: 1 - (1 - level)^(1/n)
+    assert rate(0, 0)["upper"] == 1.0
+
+
+def test_a_study_passes_when_one_candidate_does_and_only_tested_ones_count_for_the_tested_rate() -> None:
+    outcomes = [
+        study_of(candidate(window="Pass", tested=True), candidate(window="Fail", tested=True)),
+        study_of(candidate(window="Fail", tested=True)),
+        study_of(candidate(window="Inconclusive", tested=False)),
+        study_of(candidate(window="Pass", dsr="Fail", tested=True)),
+        study_of(),
+    ]
+    found = summary(outcomes)
+    assert (found["window"]["hits"], found["window"]["of"]) == (2, 5)
+    assert (found["statistical"]["hits"], found["statistical"]["of"]) == (1, 5)
+    assert (found["given_tested"]["hits"], found["given_tested"]["of"]) == (1, 3)
+    assert (found["candidates"], found["candidates_tested"]) == (5, 4)
+
+
+def study_of(*candidates: dict[str, Any]) -> dict[str, Any]:
+    return {"candidates": candidates, "complete": 16, "failed": 0, "seconds": 1.0, "code": "0"}
+
+
+def candidate(*, window: str, dsr: str = "Pass", tested: bool) -> dict[str, Any]:
+    outcomes = {"window": window, "overfitting_dsr": dsr, "overfitting_pbo": "Inconclusive"}
+    return {
+        "objective": 1.0,
+        "verdict": "Observer",
+        "tested": tested,
+        "gates": {gate: {"outcome": outcome, "gating": gate != "overfitting_pbo"} for gate, outcome in outcomes.items()},
+        "window": {"sharpe": 1.0, "alpha": 0.0, "detectable": 8.4, "detectable_at_80": 11.3},
+    }

@@ -91,9 +91,15 @@ def judge(strategy: Strategy | None = None, **changes: Any) -> WalkForward:
         "rules": RULES,
         "demands": Demands(),
     } | changes
-    return evaluate(
-        bars, arguments.pop("features", knows_the_next_return(bars)), arguments.pop("folds"), arguments.pop("fit"), **arguments
-    )
+    features, folds, fit = arguments.pop("features", knows_the_next_return(bars)), arguments.pop("folds"), arguments.pop("fit")
+    walk = evaluate(bars, features, folds, **arguments)
+    try:
+        asked = next(walk)
+        while True:
+            asked = walk.send(fit(*asked))
+    except StopIteration as end:
+        outcome: WalkForward = end.value
+        return outcome
 
 
 def test_the_objective_is_the_mean_sharpe_of_folds_that_were_traded_apart() -> None:
@@ -118,6 +124,16 @@ def test_the_objective_is_the_mean_sharpe_of_folds_that_were_traded_apart() -> N
     assert result.state == "Complete"
     assert result.objective == pytest.approx(np.mean([metrics.sharpe(run.returns, 8760) for run in alone]))
     assert result.objective > 10, "it knows the future"
+
+
+def test_what_a_search_may_minimise_is_the_deepest_drawdown_of_any_fold_and_the_mean_turnover() -> None:
+    result = judge(costs=Costs(fee_bps=100, slippage_bps=20), demands=Demands(closed_trades=1))
+    told = result.record["metrics"]
+    folds = result.record["folds"]
+    assert told["max_drawdown"] == max(fold["max_drawdown"] for fold in folds)
+    assert told["turnover"] == pytest.approx(sum(fold["turnover"] for fold in folds) / len(folds))
+    assert folds[0]["max_drawdown"] != folds[1]["max_drawdown"]
+    assert judge(demands=Demands(closed_trades=100_000)).record["metrics"] == {}
     for fold_result in result.folds:
         assert fold_result.run.equity[0] == 10_000
         assert fold_result.run.holdings[0].tolist() == [0, 0]

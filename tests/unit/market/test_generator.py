@@ -43,21 +43,29 @@ def autocovariance(x: np.ndarray, lag: int) -> float:
     more=st.integers(0, 300),
     first=st.integers(0, 299),
     regimes=st.booleans(),
-    edge=st.sampled_from([0.0, 0.003]),
+    edge=st.sampled_from(
+        [
+            {},
+            {"drift_volatility": 0.003},
+            {"drift_volatility": 0.003, "drift_feedback": -0.9},
+            {"drift_volatility": 0.003, "drift_feedback": 0.9, "leader": "BTC/USD"},
+        ]
+    ),
 )
 def test_a_range_is_the_same_whatever_longer_range_it_is_cut_from(seed, short, more, first, regimes, edge):
-    source = market(seed=seed, regimes=regimes, drift_volatility=edge, jumps_per_year=500)
+    source = market(seed=seed, regimes=regimes, jumps_per_year=500, **edge)
     whole = bars(source, short + more)
     inside = pl.col("ts").is_between(ORIGIN + first * 3600, ORIGIN + short * 3600, closed="left")
     assert_frame_equal(whole.filter(inside), bars(source, short, first=first), check_exact=True)
 
 
 @settings(max_examples=20, deadline=None)
-@given(order=st.permutations(SYMBOLS), count=st.integers(1, 3))
-def test_a_symbols_path_does_not_depend_on_what_else_is_asked(order, count):
-    alone = bars(market(), 200, symbols=["ETH/USD"])
+@given(order=st.permutations(SYMBOLS), count=st.integers(1, 3), leader=st.sampled_from([None, "BTC/USD"]))
+def test_a_symbols_path_does_not_depend_on_what_else_is_asked(order, count, leader):
+    source = market(drift_volatility=0.003, drift_feedback=0.9, leader=leader)
+    alone = bars(source, 200, symbols=["ETH/USD"])
     asked = [*order[:count], *(["ETH/USD"] if "ETH/USD" not in order[:count] else [])]
-    assert_frame_equal(bars(market(), 200, symbols=asked).filter(pl.col("symbol") == "ETH/USD"), alone, check_exact=True)
+    assert_frame_equal(bars(source, 200, symbols=asked).filter(pl.col("symbol") == "ETH/USD"), alone, check_exact=True)
 
 
 def test_another_seed_is_another_market():
@@ -129,6 +137,59 @@ def test_the_oracles_drift_is_what_moves_the_price():
     noise = returns - drift[1:]
     assert noise.std() == pytest.approx(0.005, rel=0.02)
     assert np.array_equal(source.planted_drift(SYMBOLS, HOUR, ORIGIN + 500 * 3600, end), drift[500:])
+
+
+@pytest.mark.parametrize("feedback", [0.9, -0.9])
+@pytest.mark.parametrize("regimes", [True, False])
+def test_returns_trend_or_revert_as_the_feedback_says(feedback, regimes):
+    """The formula of the module's docstring, lag by lag, from prices alone; E[h] only where h is constant."""
+    many = [f"A{n}/USD" for n in range(12)]
+    sd, phi = 0.0007, 0.5 ** (1 / 12)
+    config = {"drift_volatility": sd, "drift_half_life": 12.0, "drift_feedback": feedback, "regimes": regimes}
+    returns = log_returns(bars(market(correlation=0.0, jumps_per_year=0, **config), 20_000, symbols=many))
+    lags = np.arange(1, 7)
+    measured = np.array([autocovariance(returns, int(lag)) for lag in lags])
+    expected = phi ** (lags - 1) * (phi * sd**2 + feedback * sd * np.sqrt(1 - phi**2) * 0.005)
+    assert np.all(np.sign(measured) == np.sign(feedback))
+    if not regimes:
+        error = 0.005**2 / np.sqrt(returns.size)
+        np.testing.assert_allclose(measured, expected, atol=5 * error)
+
+
+def test_the_leaders_noise_moves_the_followers_drift_and_nothing_moves_the_leaders():
+    source = market(
+        drift_volatility=0.002, drift_half_life=8.0, drift_feedback=0.8, leader="BTC/USD", correlation=0.0,
+        jumps_per_year=0, regimes=False,
+    )  # fmt: skip
+    end = ORIGIN + 20_000 * 3600
+    drift = source.planted_drift(SYMBOLS, HOUR, ORIGIN, end)
+    assert not drift[:, 0].any()
+    assert drift[:, 1:].std(axis=0) == pytest.approx(0.002, rel=0.1)
+    phi = 0.5 ** (1 / 8)
+    innovation = (drift[2:] - phi * drift[1:-1]) / (0.002 * np.sqrt(1 - phi**2))
+    returns = log_returns(bars(source, 20_000))
+    for follower in (1, 2):
+        assert np.corrcoef(innovation[:, follower], returns[:-1, 0])[0, 1] == pytest.approx(0.8, abs=0.02)
+        assert abs(np.corrcoef(innovation[:, follower], returns[1:, 0])[0, 1]) < 0.03  # what comes after moves nothing
+        slope = np.sum(drift[1:, follower] * returns[:, follower]) / np.sum(drift[1:, follower] ** 2)
+        assert slope == pytest.approx(1.0, abs=0.1)
+    assert abs(autocovariance(returns[:, :1], 1)) < 4 * 0.005**2 / np.sqrt(len(returns))
+
+
+def test_the_drift_keeps_its_sd_whatever_moves_it():
+    many = [f"A{n}/USD" for n in range(600)]
+    for feedback in (-1.0, 0.5, 1.0):
+        drift = market(drift_volatility=0.003, drift_feedback=feedback, correlation=0.0).planted_drift(
+            many, HOUR, ORIGIN, ORIGIN + 40 * 3600
+        )
+        assert drift[0].std() == pytest.approx(0.003, rel=0.12)
+        assert drift[-1].std() == pytest.approx(0.003, rel=0.12)
+
+
+@pytest.mark.parametrize("config", [{"drift_feedback": 1.5}, {"drift_feedback": float("nan")}, {"leader": "BTC/USD"}])
+def test_a_feedback_that_is_none_and_a_leader_without_followers_are_refused(config):
+    with pytest.raises(InvalidInput, match="drift_feedback"):
+        market(drift_volatility=0.003, **config)
 
 
 def test_without_an_edge_returns_have_no_autocorrelation_and_prices_no_drift():

@@ -187,13 +187,14 @@ async def test_cancelling_breaks_off_the_pass_under_way() -> None:
 
 
 async def test_a_change_concerns_those_that_name_it() -> None:
-    study, other = stored(spec={"datasetRef": {"name": "d"}}), stored(name="o", spec={"datasetRef": {"name": "e"}}, uid="v")
+    later = {"datasetRef": {"name": "e"}, "warmStart": {"studyRef": {"name": "s"}}}
+    study, other = stored(spec={"datasetRef": {"name": "d"}}), stored(name="o", spec=later, uid="v")
     deployment = stored("Deployment", "m", spec={"studyRef": {"name": "s"}}, uid="x")
     trader = stored("Trader", "r", spec={"account": "one"}, uid="y")
     documents = {Key(d["kind"], "default", d["metadata"]["name"]): d for d in (study, other, deployment, trader)}
     objects: Any = Memory(documents=documents)
     assert await referrers(objects, Key("Dataset", "default", "d")) == [KEY]
-    assert await referrers(objects, KEY) == [Key("Deployment", "default", "m")]
+    assert await referrers(objects, KEY) == [Key("Deployment", "default", "m"), Key("Study", "default", "o")]
     assert await concerned(objects, "trial_result", "u/4") == [Key("Trial", "default", "s-00004")]
     assert await concerned(objects, "trial_result", "nobody/4") == []
     assert await concerned(objects, "trial", "u/4") == [KEY]

@@ -1,4 +1,4 @@
-"""The search space, its text values, the samplers and the pruner."""
+"""The search space, its text values, and the samplers of one objective."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from cappuccino.adapters.optuna import OptunaSampler
 from cappuccino.core.errors import InvalidInput
-from cappuccino.search.sampler import MedianPruner, NoPruner
 from cappuccino.search.space import parse_space, text_of, to_wire, value_of, values_of
 from cappuccino.search.trials import TrialRow
 
@@ -197,25 +196,3 @@ def test_of_a_long_history_the_middling_old_trials_are_not_seen(long_history: li
 
 def test_an_empty_space_has_one_point() -> None:
     assert OptunaSampler().sample([], {}, 1) == {}
-
-
-# --- pruner -----------------------------------------------------------------------------------------
-
-
-OTHERS = {1: [1.0, 2.0, 3.0, 4.0, 5.0], 2: [1.5, 2.5, 3.5, 4.5, 5.5]}  # means after one and after two steps
-
-
-@pytest.mark.parametrize(
-    ("value", "step", "pruned"), [(2.9, 1, True), (3.0, 1, False), (3.5, 2, False), (3.45, 2, True), (7.0, 2, False)]
-)
-def test_a_trial_is_pruned_when_its_mean_is_below_the_median_of_the_means(value: float, step: int, pruned: bool) -> None:
-    assert MedianPruner(startup_trials=5).should_prune(value, OTHERS[step]) is pruned
-
-
-def test_nothing_is_pruned_before_enough_trials_have_finished() -> None:
-    assert not MedianPruner(startup_trials=6).should_prune(-100.0, OTHERS[1])
-    assert not MedianPruner(startup_trials=1).should_prune(-100.0, [])
-
-
-def test_a_study_without_a_pruner_goes_on() -> None:
-    assert not NoPruner().should_prune(-100.0, OTHERS[1])

@@ -18,7 +18,7 @@ from cappuccino.risk.barriers import Barriers
 from cappuccino.risk.sizing import Sizing
 from cappuccino.strategies.interface import Contract
 from cappuccino.training.config import PPOConfig
-from cappuccino.training.environment import TradingEnv
+from cappuccino.training.environment import Step, TradingEnv
 from cappuccino.training.market import Market
 from cappuccino.training.observation import Scaling
 
@@ -112,7 +112,7 @@ def environment(
     *,
     num_envs: int = 1,
     t: Sequence[int] | None = None,
-    rows: tuple[int, int] | None = None,
+    rows: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
     capital_usd: float = 10_000.0,
     costs: Costs = COSTS,
     rules: Mapping[str, AssetRules] | None = None,
@@ -123,15 +123,18 @@ def environment(
     seed: int = 0,
     interval: int = 1,
     episode_bars: int = 10**9,
+    group_size: int = 1,
+    compiled: bool = False,
     **options: Any,
 ) -> TradingEnv:
-    """With `t`, each environment begins there; without, where chance puts it."""
+    """With `t`, each environment begins there; without, where chance puts it. One scaling for each distinct range of rows."""
     features = returns_features(bars) if features is None else features
     rows = rows or (lookback - 1, len(bars))
+    ranges = [rows] if isinstance(rows[0], int) else list(dict.fromkeys(rows))
     market = Market.build(
         bars=bars,
         features_TNF=features,
-        scaling=Scaling.fit(features, rows),
+        scaling=[Scaling.fit(features, each) for each in ranges],
         lookback=lookback,
         costs=costs,
         rules=rules or venue(bars.symbols),
@@ -144,13 +147,29 @@ def environment(
         sizing=Sizing(max_weight=max_weight),
         barriers=barriers,
         capital_usd=capital_usd,
-        generator=torch.Generator().manual_seed(seed),
         interval=interval,
         episode_bars=episode_bars,
+        group_size=group_size,
+        compiled=compiled,
     )
     if t is not None:
-        env.begin(torch.tensor(t))
+        env.reset(torch.tensor(t))
+    else:
+        env.reset(*scattered(env, seed))
     return env
+
+
+def scattered(env: TradingEnv, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random starts and ages [B], a generator per member."""
+    generators = [torch.Generator().manual_seed(seed + member) for member in range(env.num_members)]
+    starts = [env.draw_starts(generator, 1, member)[0] for member, generator in enumerate(generators)]
+    ages = [env.draw_ages(generator, member) for member, generator in enumerate(generators)]
+    return torch.cat(starts), torch.cat(ages)
+
+
+def advance(env: TradingEnv, action_BN: torch.Tensor, *, seed: int = 0) -> Step:
+    """A step; what ends begins again where chance puts it."""
+    return env.step(action_BN, scattered(env, seed)[0])
 
 
 def tiny_config(**changes: Any) -> PPOConfig:

@@ -10,17 +10,17 @@ from cappuccino.core.errors import InvalidInput
 from cappuccino.risk.barriers import Barriers
 from cappuccino.training.ppo import clipped_surrogate_loss, estimate_advantages
 
-from .builders import SYMBOLS, environment, random_bars, venue
+from .builders import SYMBOLS, advance, environment, random_bars, venue
 
 
 def test_defect_02_rewards_are_log_returns_of_equity_never_dollars() -> None:
     bars = random_bars(seed=3, drift=-0.004)
     for capital in (5_000.0, 5_000_000.0):
         env = environment(bars, t=[0], capital_usd=capital, barriers=Barriers.off())
-        rewards = [float(env.step(torch.ones(1, 3)).reward_B[0]) for _ in range(100)]
+        rewards = [float(advance(env, torch.ones(1, 3)).reward_B[0]) for _ in range(100)]
         assert np.isfinite(rewards).all()
         assert sum(rewards) < 0
-        assert sum(rewards) == pytest.approx(float(torch.log(env.equity()[0] / capital)), abs=1e-9)
+        assert sum(rewards) == pytest.approx(float(torch.log(env.accounts.equity_B[0] / capital)), abs=1e-9)
 
 
 def test_defect_06_nothing_of_an_episode_reaches_the_next() -> None:
@@ -28,7 +28,7 @@ def test_defect_06_nothing_of_an_episode_reaches_the_next() -> None:
     env = environment(bars, num_envs=16, t=[0] * 16, episode_bars=10)
     rng = np.random.default_rng(0)
     for _ in range(10):
-        step = env.step(torch.from_numpy(rng.uniform(-1, 1, (16, 3))))
+        step = advance(env, torch.from_numpy(rng.uniform(-1, 1, (16, 3))))
     assert bool(step.truncated_B.all())
     fresh = environment(bars, num_envs=16, t=env.accounts.t_B.tolist(), episode_bars=10)
     for name, value in env.accounts.tensors().items():
@@ -46,7 +46,7 @@ def test_defect_07_the_last_reward_of_an_episode_is_a_reward_like_any_other(end:
     rng = np.random.default_rng(1)
     for number in range(8):
         action = torch.from_numpy(rng.uniform(-1, 1, (1, 3)))
-        step, other = ending.step(action), going_on.step(action)
+        step, other = advance(ending, action), advance(going_on, action)
         assert float(step.reward_B[0]) == float(other.reward_B[0])
         if end == "ruined":
             assert bool(step.terminated_B[0])
@@ -109,7 +109,7 @@ def test_defect_14_a_capital_whose_full_action_cannot_trade_is_refused_and_any_o
     with pytest.raises(InvalidInput, match="at least"):
         environment(bars, capital_usd=10)
     env = environment(bars, t=[0], capital_usd=16)
-    env.step(torch.ones(1, 3))
+    advance(env, torch.ones(1, 3))
     assert int(env.take_counters().fills[0]) == 3
     assert bool((env.accounts.holdings_BN > 0).all())
 
@@ -120,8 +120,8 @@ def test_defect_15_actions_are_not_discarded() -> None:
     for action in (1.0, 0.0):
         env = environment(bars, t=[0], barriers=Barriers.off())
         for _ in range(50):
-            env.step(torch.full((1, 3), action))
-        paths[action] = float(env.equity()[0])
+            advance(env, torch.full((1, 3), action))
+        paths[action] = float(env.accounts.equity_B[0])
     assert paths[0.0] == 10_000
     assert paths[1.0] > 10_500
 
@@ -137,9 +137,9 @@ def test_defect_15_the_surrogate_clips() -> None:
 
 def test_defect_15_an_asset_is_sold_by_its_own_action_only() -> None:
     env = environment(random_bars(sd=0.001), t=[0], barriers=Barriers.off())
-    env.step(torch.ones(1, 3))
+    advance(env, torch.ones(1, 3))
     held = env.accounts.holdings_BN[0].clone()
-    env.step(torch.tensor([[0.0, -1.0, 0.0]]))
+    advance(env, torch.tensor([[0.0, -1.0, 0.0]]))
     now = env.accounts.holdings_BN[0]
     assert [bool(now[n] == held[n]) for n in range(3)] == [True, False, True]
     assert float(now[1]) < 1e-3

@@ -51,7 +51,7 @@ def test_the_exported_policy_sees_what_the_environment_showed_in_training() -> N
     """The normaliser in the graph on raw values equals the scaled table and account of training."""
     from cappuccino.training.observation import scale_account
 
-    from .builders import environment
+    from .builders import advance, environment
 
     policy = trained()
     arguments = training_arguments()
@@ -60,13 +60,12 @@ def test_the_exported_policy_sees_what_the_environment_showed_in_training() -> N
         seen = env.observe()
         with torch.no_grad():
             net = policy.policy.net
-            x = net.encode(
-                env.market.windows(seen.t_B), scale_account(seen.account_BNA.float()), seen.cash_weight_B.float().unsqueeze(-1)
-            )
+            account, cash_weight = scale_account(seen.account_BNA.float()), seen.cash_weight_B.float().unsqueeze(-1)
+            x = net.encode(env.market.windows(seen.row_B), account, cash_weight)
             raw = torch.from_numpy(arguments["features"][seen.t_B.numpy()][:, :, None].astype(np.float32))
             served = policy.policy(raw, seen.account_BNA.float(), seen.cash_weight_B.float().unsqueeze(-1))
         torch.testing.assert_close(net.mean(x).clamp(-1, 1), served, atol=1e-6, rtol=0)
-        env.step(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)))
+        advance(env, torch.randn(6, 3, generator=torch.Generator().manual_seed(0)))
 
 
 def test_extreme_features_are_clipped_inside_the_graph() -> None:

@@ -17,7 +17,7 @@ from cappuccino.training.config import PPOConfig
 from cappuccino.training.learning import TrainedPolicy, train_policy
 from cappuccino.training.observation import scale_account
 
-from .builders import SYMBOLS, environment, make_bars, venue
+from .builders import SYMBOLS, advance, environment, make_bars, venue
 
 COSTS = Costs(fee_bps=25, slippage_bps=5)
 RULES: dict[str, AssetRules] = venue()
@@ -75,7 +75,7 @@ def growth(trained: TrainedPolicy, bars: Bars, parts: int = 20) -> float:
             action = trained.policy(
                 raw[seen.t_B].unsqueeze(2), seen.account_BNA.float(), seen.cash_weight_B.float().unsqueeze(-1)
             )
-        total += env.step(action).reward_B
+        total += advance(env, action).reward_B
     return float(total.mean()) / (length - 1)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,20 @@ import torch
 
 from cappuccino.core.errors import Conflict, IntegrityError, InvalidInput
 from cappuccino.training.checkpoint import Checkpoints
+from cappuccino.training.config import PPOConfig
+from cappuccino.training.environment import Step, TradingEnv
 from cappuccino.training.learning import TrainingStopped, train_policy
 from cappuccino.training.networks import ActorCritic
 from cappuccino.training.observation import scale_account
 from cappuccino.training.ppo import METRICS, PPO, Diverged
+from cappuccino.training.stack import Stack
 
 from .builders import environment, random_bars, tiny_config, training_arguments
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "ppo_curve.json"
 
 
-def net(network: str = "shared", *, seed: int = 0, features: int = 3, lookback: int = 1) -> ActorCritic:
+def net(network: str = "shared", *, seed: int = 0, features: int = 3, lookback: int = 1, log_std: float = 0.0) -> ActorCritic:
     return ActorCritic(
         network=network,  # type: ignore[arg-type]
         assets=3,
@@ -28,9 +32,13 @@ def net(network: str = "shared", *, seed: int = 0, features: int = 3, lookback: 
         features=features,
         hidden=8,
         layers=2,
-        log_std=0.0,
+        log_std=log_std,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def learner(env: TradingEnv, config: PPOConfig | None = None) -> PPO:
+    return PPO(env, Stack([net()]), [config or tiny_config()], generators=[torch.Generator().manual_seed(0)])
 
 
 def inputs(batch: int = 6, *, lookback: int = 1, features: int = 3) -> tuple[torch.Tensor, ...]:
@@ -149,12 +157,13 @@ def test_nothing_beyond_the_training_rows_reaches_the_policy() -> None:
 
 
 def test_a_run_that_diverges_says_so() -> None:
-    ppo = PPO(environment(random_bars(), num_envs=8), net(), tiny_config(), generator=torch.Generator().manual_seed(0))
+    ppo = learner(environment(random_bars(), num_envs=8))
     with torch.no_grad():
-        ppo.net.actor[0].weight[0, 0] = float("nan")
-    with pytest.raises(Diverged, match=r"update 1 of 4.*parameters not finite.*lower learning_rate") as diverged:
-        ppo.step()
-    assert "\n" not in str(diverged.value)
+        ppo.stack.parameters_KP[0, 0] = float("nan")
+    (diverged,) = ppo.step()
+    assert isinstance(diverged, Diverged)
+    assert re.search(r"update 1 of 4.*parameters not finite.*lower learning_rate", str(diverged))
+    assert "\n" not in str(diverged)
 
 
 def test_an_agent_that_cannot_trade_is_seen_in_the_counters() -> None:
@@ -178,13 +187,11 @@ def test_too_few_rows_for_a_rollout_are_refused() -> None:
 
 
 def test_the_reported_log_probability_and_entropy_are_the_gaussians() -> None:
-    policy = net()
-    with torch.no_grad():
-        policy.log_std.fill_(-0.3)
-    mean, action = torch.randn(5, 3), torch.randn(5, 3)
-    normal = torch.distributions.Normal(mean, torch.exp(policy.log_std))
-    torch.testing.assert_close(policy.log_prob(mean, action), normal.log_prob(action).sum(-1))
-    torch.testing.assert_close(policy.entropy(), normal.entropy().sum(-1)[0])
+    networks = Stack([net("joint", log_std=-0.3), net("joint", log_std=0.2)]).networks()
+    mean, action = torch.randn(2, 5, 1, 3), torch.randn(2, 5, 1, 3)
+    normal = torch.distributions.Normal(mean, torch.tensor([-0.3, 0.2]).exp()[:, None, None, None])
+    torch.testing.assert_close(networks.log_prob(mean, action), normal.log_prob(action).sum(-1))
+    torch.testing.assert_close(networks.entropy(), normal.entropy().sum(-1)[:, 0, 0])
 
 
 def test_the_shared_network_knows_no_order_of_symbols_and_the_joint_one_sees_all() -> None:
@@ -201,27 +208,81 @@ def test_the_shared_network_knows_no_order_of_symbols_and_the_joint_one_sees_all
         assert (not torch.equal(before, after)) == moved
 
 
-def test_a_truncated_episode_is_bootstrapped_with_the_observation_it_ended_on() -> None:
-    env = environment(random_bars(bars=120, sd=0.03), num_envs=8, episode_bars=20)
-    ppo = PPO(env, net(), tiny_config(), generator=torch.Generator().manual_seed(0))
-    ends: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_a_truncated_episode_is_bootstrapped_with_the_observation_it_ended_on(group_size: int) -> None:
+    config = tiny_config(group_size=group_size)
+    env = environment(random_bars(bars=120, sd=0.03), num_envs=8, episode_bars=20, group_size=group_size)
+    ppo = learner(env, config)
+    values: list[torch.Tensor] = []
     original = env.step
 
-    def recording(action: torch.Tensor) -> object:
-        step = original(action)
-        x = ppo._encode(
-            step.last.t_B, scale_account(step.last.account_BNA.float()), step.last.cash_weight_B.float().unsqueeze(-1)
-        )
-        ends.append((len(ends), step.truncated_B, ppo.net.value(x)))
+    def recording(action: torch.Tensor, starts: torch.Tensor) -> Step:
+        step = original(action, starts)
+        account = scale_account(step.last.account_BNA.float())
+        cash = step.last.cash_weight_B.float().unsqueeze(-1)
+        net = ppo.stack.member(0)
+        values.append(net.value(net.encode(env.market.windows(step.last.row_B), account, cash)))
         return step
 
-    env.step = recording  # type: ignore[method-assign, assignment]
+    env.step = recording  # type: ignore[method-assign]
     with torch.no_grad():
-        rollout = ppo.rollout()
-    truncated = 0
-    for number, mask, value in ends:
-        torch.testing.assert_close(rollout.next_value_SB[number], value.detach())  # of the last observation, reset or not
-        truncated += int(mask.sum())
-    assert truncated >= 4
-    assert bool(rollout.done_SB.any())
-    assert not bool(rollout.terminated_SB.any())
+        rollout = ppo.rollout(ppo._draw())
+    ended = rollout.done.flatten(1)
+    for number, value in enumerate(values):  # of the last observation, reset or not
+        torch.testing.assert_close(rollout.next_value[number].flatten(), value)
+    assert int(ended.sum()) >= 4
+    assert not bool(rollout.terminated.any())
+
+
+def test_a_ruined_account_does_not_disturb_the_bootstrap_of_its_group() -> None:
+    """Ruin on the very step on which the group truncates: the others are bootstrapped at their own last bar."""
+    env = environment(random_bars(bars=120), num_envs=4, episode_bars=20, group_size=4)
+    ppo = learner(env, tiny_config(num_envs=4, num_steps=4, total_timesteps=16, num_minibatches=1, group_size=4))
+    env.reset(torch.full((4,), 30), torch.full((4,), 19))
+    env.accounts.cash_B[0] = 100.0  # of 10,000
+    drawn = ppo._draw()
+    steps: list[Step] = []
+    original = env.step
+    env.step = lambda *arguments: steps.append(original(*arguments)) or steps[-1]  # type: ignore[method-assign, func-returns-value]
+    rollout = ppo.rollout(drawn)
+    assert rollout.terminated[0].flatten().tolist() == [True, False, False, False]
+    assert rollout.done[0].flatten().tolist() == [True] * 4
+    assert rollout.row_SKU[:2].flatten().tolist() == [49, int(drawn.starts_SB[0, 0])]
+    row, state = ppo._seen(steps[0].last)
+    assert int(row) == 50
+    _, value = ppo._forward(ppo.stack.networks(), row, state)
+    torch.testing.assert_close(rollout.next_value[0, 0, 0, 1:], value.detach()[0, 0, 1:])
+
+
+def test_a_rollout_walks_the_bars_that_its_networks_are_shown() -> None:
+    """What was kept of a step, encoded again for the update, gives the same log probabilities: before any step, ratio 1."""
+    for group_size in (1, 4):
+        ppo = learner(environment(random_bars(), num_envs=8, group_size=group_size), tiny_config(group_size=group_size))
+        drawn = ppo._draw()
+        rollout = ppo.rollout(drawn)
+        networks = ppo.stack.networks()
+        for number in range(16):
+            mean, value = ppo._forward(networks, rollout.row_SKU[number], rollout.state[number])
+            torch.testing.assert_close(networks.log_prob(mean, rollout.action[number]), rollout.log_prob[number])
+            torch.testing.assert_close(value, rollout.value[number])
+
+
+def test_an_epoch_shows_every_transition_once() -> None:
+    ppo = learner(environment(random_bars(), num_envs=8, group_size=2), tiny_config(group_size=2))
+    orders = ppo._draw().orders_EKV
+    assert orders.shape == (4, 1, 64)
+    for order in orders[:, 0]:
+        assert sorted(order.tolist()) == list(range(64))
+    assert not torch.equal(orders[0], orders[1])
+
+
+def test_a_member_that_reached_its_target_kl_learns_no_more_from_this_rollout() -> None:
+    def after(target_kl: float | None, epochs: int) -> torch.Tensor:
+        config = tiny_config(target_kl=target_kl, update_epochs=epochs, total_timesteps=128)
+        ppo = learner(environment(random_bars(), num_envs=8), config)
+        drawn = ppo._draw()
+        ppo.learn(ppo.rollout(drawn), drawn.orders_EKV)
+        return ppo.stack.parameters_KP.detach()
+
+    torch.testing.assert_close(after(1e-6, 4), after(None, 1), rtol=0, atol=0)
+    assert not torch.equal(after(None, 4), after(None, 1))

@@ -1,0 +1,126 @@
+"""`make calibrate`: Studies on generated markets through the whole pipeline; whom do the gates let pass?
+
+On noise nobody may: the upper 95 % limit of the rate at which any candidate of a Study passes the statistical gates is at
+most 5 % over 1,000 Studies. Over planted edges the rate is the gates' power. One line per Study goes to build/calibrate/, so
+that a run that was interrupted goes on; summary.json and power.svg are made from them. Exit code 1 when the target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cappuccino
+from cappuccino.core.identifiers import digest_of, sha256_hex
+from cappuccino.evaluation.evidence import VERSION
+from tests.calibrate.curve import power_curve
+from tests.calibrate.results import summary, table
+from tests.calibrate.scenarios import EDGES, NOISE, SCENARIOS, Scenario
+from tests.calibrate.study import Setup, run_study
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "build" / "calibrate"
+
+
+def main() -> int:
+    options = _options()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    chosen = [scenario for scenario in SCENARIOS if not options.only or scenario.name in options.only]
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for scenario in chosen:
+        studies = options.studies or (scenario.fast if options.fast else scenario.studies)
+        kept[scenario.name] = _outcomes(scenario, 0 if options.report else studies, options)
+    summaries = {name: summary(outcomes) for name, outcomes in kept.items() if outcomes}
+    print(table(summaries))
+    (RESULTS / "summary.json").write_text(json.dumps(summaries, indent=2) + "\n")
+    points = [summaries[scenario.name] for scenario in (NOISE, *EDGES) if scenario.name in summaries]
+    if len(points) > 1:
+        (RESULTS / "power.svg").write_text(power_curve(points))
+    if len({code for found in summaries.values() for code in found["code"]}) > 1:
+        print("These lines were made by different versions of the code: --fresh starts over.")
+    missed = [scenario for scenario in chosen if scenario.name in summaries and _misses(scenario, summaries[scenario.name])]
+    for scenario in missed:
+        found = summaries[scenario.name]["statistical"]
+        print(f"missed: {scenario.name}: up to {found['upper']:.1%} pass, at most {scenario.most:.0%} may", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def _misses(scenario: Scenario, found: dict[str, Any]) -> bool:
+    """Judged on all of the scenario's Studies; fewer cannot show it."""
+    if scenario.most is None:
+        return False
+    if found["statistical"]["of"] < scenario.studies:
+        print(f"{scenario.name}: {found['statistical']['of']} Studies do not decide; {scenario.studies} do.")
+        return False
+    return bool(found["statistical"]["upper"] > scenario.most)
+
+
+def _outcomes(scenario: Scenario, studies: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Those of seeds 0, 1, ...; those that are missing are run."""
+    path = RESULTS / f"{scenario.name}.jsonl"
+    of = digest_of({"setup": scenario.setup.to_json(), "gates": VERSION})[:12]
+    if options.fresh:
+        path.unlink(missing_ok=True)
+    lines = path.read_text().splitlines() if path.exists() else []
+    outcomes = {found["seed"]: found for line in lines if (found := _line(line)) and found["of"] == of}
+    missing = [seed for seed in range(studies) if seed not in outcomes]
+    began, code = time.monotonic(), _code()
+    with path.open("w") as file:
+        for found in outcomes.values():
+            file.write(json.dumps(found) + "\n")
+        for done, outcome in enumerate(_run(scenario.setup, missing, options.workers), start=1):
+            outcomes[outcome["seed"]] = outcome | {"of": of, "code": code}
+            file.write(json.dumps(outcomes[outcome["seed"]]) + "\n")
+            file.flush()
+            if done % 10 == 0 or done == len(missing):
+                each = (time.monotonic() - began) / done
+                print(f"{scenario.name}: {len(outcomes)} Studies, {each:.1f} s each", file=sys.stderr, flush=True)
+    wanted = sorted(outcomes) if options.report else range(studies)
+    return [outcomes[seed] for seed in wanted]
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    """None for the line that a run was killed in."""
+    try:
+        return dict(json.loads(text))
+    except json.JSONDecodeError:
+        return None
+
+
+def _run(setup: Setup, seeds: Sequence[int], workers: int) -> Iterator[dict[str, Any]]:
+    if workers == 1 or len(seeds) < 2:
+        yield from map(partial(run_study, setup), seeds)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(run_study, setup, seed) for seed in seeds]):
+            yield future.result()
+
+
+def _code() -> str:
+    """Of the package and this program."""
+    folders = (Path(cappuccino.__file__).parent, Path(__file__).parent)
+    sources = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    return digest_of([sha256_hex(path.read_bytes()) for path in sources])[:12]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.calibrate", description=__doc__)
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--fast", action="store_true", help="a few Studies of each scenario: minutes, and no target")
+    parser.add_argument("--studies", type=int, default=0, help="so many of each scenario instead")
+    parser.add_argument("--only", nargs="*", default=[], choices=[scenario.name for scenario in SCENARIOS])
+    parser.add_argument("--fresh", action="store_true", help="forget what was run before")
+    parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""`make learn`: PPO learns what is planted, up to what is attainable, and stays in cash where costs eat it up.
+
+For each market the optimum is computed and executed; policies are trained from several seeds, each on a path of its own, and
+executed on the same fresh paths. Prints the table, writes build/bench/learning.json, and fails when a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cappuccino.risk.barriers import Barriers
+from cappuccino.risk.sizing import Sizing
+from cappuccino.training.config import PPOConfig
+from cappuccino.training.learning import Member, TrainedPolicy, train_policies
+from tests.learning.execution import Result, execute, learned, optimal
+from tests.learning.markets import CAPITAL_USD, HOUR, MARKETS, RULES, Paths, Planted
+from tests.learning.optimum import solve, steady_state
+from tests.learning.score import BPS, Interval, error_of_paths, scores
+
+RESULTS = Path("build/bench/learning.json")
+TARGET = 0.9
+MOST_EXPOSURE = 0.01  # where the optimum is cash
+FRESH = 1_000_000  # seeds of the paths on which is judged begin here, those of training at 0
+OFF, USUAL = Barriers.off(), Barriers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """paths and length (bars): what is judged on. training: bars of each seed's path. seeds: how many."""
+
+    seeds: int
+    training: int
+    paths: int
+    length: int
+    parameters: dict[str, str]
+
+
+@dataclass(kw_only=True)
+class Report:
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+
+    def add(self, market: str, what: str, shown: str, *, met: bool | None = None, **figures: Any) -> None:
+        self.rows.append({"market": market, "what": what, "shown": shown, "met": met, **figures})
+        verdict = {None: "", True: "  met", False: "  MISSED"}[met]
+        print(f"{market:<20} {what:<46} {shown}{verdict}", flush=True)
+        if met is False:
+            self.missed.append(f"{market}: {what} {shown}")
+
+
+def main() -> int:
+    options = _options()
+    torch.set_num_threads(1)
+    report, sizes = Report(), _sizes(options)
+    for name in options.markets:
+        _learns(MARKETS[name], sizes, report)
+        _stays_in_cash(MARKETS[name].costly(), sizes, report)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps({"sizes": asdict(sizes), "rows": report.rows, "missed": report.missed}, indent=2) + "\n")
+    print("\nGrowth in basis points a bar over three assets; in brackets the two-sided 95 % interval over seeds (Student's t).")
+    if report.missed:
+        print(f"missed: {'; '.join(report.missed)}", file=sys.stderr)
+    return 1 if report.missed else 0
+
+
+def _learns(market: Planted, sizes: Sizes, report: Report) -> None:
+    paths = _fresh(market, sizes)
+    optimum = solve(steady_state(market.edge, HOUR), market.costs)
+    decide = optimal(optimum, market, paths)
+    best = execute(market, paths, decide, barriers=OFF)
+    predicted, paid = optimum.growth * len(market.traded) * BPS, Interval.of(best.growth * BPS)
+    figures: dict[str, Any] = {"exposure": float(best.exposure.mean()), "turnover": float(best.turnover.mean())}
+    shown = f"{predicted:.2f}, {paid.text(2)} over paths"
+    report.add(
+        market.name, "optimum: predicted, executed", shown, predicted_bps=predicted, executed_bps=asdict(paid), **figures
+    )
+
+    free, seconds = _train(market, sizes, OFF)
+    runs = [execute(market, paths, learned(policy, paths), barriers=OFF) for policy in free]
+    _score(report, market, "PPO", runs, best, seconds=seconds / sizes.seeds, target=True)
+
+    stopped = execute(market, paths, decide, barriers=USUAL)
+    _score(report, market, "optimum traded with barriers", [stopped], best)
+    aware, _ = _train(market, sizes, USUAL)
+    runs = [execute(market, paths, learned(policy, paths), barriers=USUAL) for policy in aware]
+    _score(report, market, "PPO trained and traded with barriers", runs, best)
+    runs = [execute(market, paths, learned(policy, paths), barriers=USUAL) for policy in free]
+    _score(report, market, "PPO trained without, traded with: never done", runs, best)
+
+
+def _stays_in_cash(market: Planted, sizes: Sizes, report: Report) -> None:
+    paths = _fresh(market, sizes)
+    optimum = solve(steady_state(market.edge, HOUR), market.costs, tolerance=1e-7)
+    best = execute(market, paths, optimal(optimum, market, paths), barriers=OFF)
+    report.add(market.name, "optimum: exposure", f"{best.exposure.mean():.4f}", met=bool(best.exposure.mean() < MOST_EXPOSURE),
+               predicted_bps=optimum.growth * BPS)  # fmt: skip
+    policies, seconds = _train(market, sizes, OFF)
+    runs = [execute(market, paths, learned(policy, paths), barriers=OFF) for policy in policies]
+    growth, exposure, turnover = (
+        Interval.of([float(getattr(run, name).mean()) * scale for run in runs])
+        for name, scale in (("growth", BPS), ("exposure", 1.0), ("turnover", 1.0))
+    )
+    figures = {"growth_bps": asdict(growth), "turnover": asdict(turnover), "seconds_a_seed": seconds / sizes.seeds}
+    shown = f"{exposure.text(4)}, growth {growth.text(3)} bps, turnover {turnover.text(5)}"
+    report.add(market.name, "PPO: exposure", shown, met=max(float(run.exposure.mean()) for run in runs) < MOST_EXPOSURE,
+               exposure=asdict(exposure), **figures)  # fmt: skip
+
+
+def _score(
+    report: Report,
+    market: Planted,
+    what: str,
+    runs: Sequence[Result],
+    best: Result,
+    *,
+    seconds: float | None = None,
+    target: bool = False,
+) -> None:
+    values = scores(runs, best)
+    over_seeds, over_paths = Interval.of(values), error_of_paths(runs, best)
+    shown = f"{over_seeds.text(3) if len(runs) > 1 else f'{over_seeds.mean:.3f}'} of it, ± {over_paths:.3f} for the paths"
+    shown += f"; {', '.join(f'{value:.3f}' for value in values)}; {seconds:.0f} s a seed" if target else ""
+    report.add(
+        market.name,
+        what,
+        shown,
+        met=over_seeds.low >= TARGET if target else None,
+        scores=values,
+        interval=asdict(over_seeds),
+        paths_error=over_paths,
+        growth_bps=[float(run.growth.mean()) * BPS for run in runs],
+        exposure=[float(run.exposure.mean()) for run in runs],
+        turnover=[float(run.turnover.mean()) for run in runs],
+        stops=[float(run.stops.mean()) for run in runs],
+        seconds_a_seed=seconds,
+    )
+
+
+def _fresh(market: Planted, sizes: Sizes) -> Paths:
+    return Paths.draw(market, seeds=range(FRESH, FRESH + sizes.paths), length=sizes.length)
+
+
+def _train(market: Planted, sizes: Sizes, barriers: Barriers) -> tuple[list[TrainedPolicy], float]:
+    """One policy per seed, each on its own path, all as one pack; and the seconds it took."""
+    began = time.perf_counter()
+    paths = Paths.draw(market, seeds=range(sizes.seeds), length=sizes.training)
+    config = PPOConfig.from_parameters({"network": market.network, **sizes.parameters})
+    outcomes = train_policies(
+        [
+            Member(config=config, rows=(int(start), int(start) + sizes.training), seed=seed)
+            for seed, start in enumerate(paths.starts)
+        ],
+        bars=paths.bars,
+        features=paths.features,
+        lookback=1,
+        sizing=Sizing(),
+        barriers=barriers,
+        costs=market.costs,
+        rules=RULES,
+        capital_usd=CAPITAL_USD,
+    )
+    policies = []
+    for outcome in outcomes:
+        if not isinstance(outcome, TrainedPolicy):
+            raise outcome
+        policies.append(outcome)
+    return policies, time.perf_counter() - began
+
+
+def _sizes(options: argparse.Namespace) -> Sizes:
+    parameters = dict(text.split("=", 1) for text in options.set)
+    if options.fast:
+        parameters = {"total_timesteps": "150000"} | parameters
+        return Sizes(seeds=min(options.seeds, 2), training=6_000, paths=10, length=500, parameters=parameters)
+    return Sizes(seeds=options.seeds, training=30_000, paths=20, length=5_000, parameters=parameters)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.learning", description="What PPO learns of what is attainable.")
+    parser.add_argument("--seeds", type=int, default=5, help="policies trained per market (5)")
+    parser.add_argument("--markets", nargs="+", choices=list(MARKETS), default=list(MARKETS), help="which edges (all)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="PPO parameters other than the defaults")
+    parser.add_argument("--fast", action="store_true", help="two seeds, short: shows that it runs, proves nothing")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

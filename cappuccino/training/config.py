@@ -54,7 +54,7 @@ class PPOConfig:
     """One run. A batch is num_envs x num_steps transitions; the last checkpoint at total_timesteps is the result.
 
     In groups of group_size, environments walk the same bars: faster by far where windows are wide, with fewer distinct
-    bars in a batch. A minibatch is made of whole groups.
+    bars in a batch, from which a joint network learns less per step. A minibatch is made of whole groups.
 
     Raises:
         InvalidInput: a value out of range; names it and the range.

@@ -1,7 +1,8 @@
 """`make bench`: how fast this project trains on this machine, beside its peers and what the machine allows.
 
-Runs the sections that are named, or all but search; prints each one's tables and writes build/bench/bench-SECTION.json. With
---write the tables also go into docs/benchmarks.md. A missed target is told and is no failure: the figures are what they are.
+Runs the sections that are named, or all but search and real; prints each one's tables and writes
+build/bench/bench-SECTION.json. With --write the tables also go into docs/benchmarks.md. A missed target is told and is no
+failure: the figures are what they are.
 
     python -m tests.bench learning --set learning.hidden=[128] learning.rounds=1
 """
@@ -25,7 +26,7 @@ import torch
 from tests.bench import report
 from tests.bench.peers import ROOT, Peers
 from tests.bench.section import Machine, Section
-from tests.bench.sections import environment, learning, memory, packing, score, search, study
+from tests.bench.sections import environment, learning, memory, packing, real, score, search, study
 
 SECTIONS: Mapping[str, Section] = {
     "environment": environment.SECTION,
@@ -35,8 +36,9 @@ SECTIONS: Mapping[str, Section] = {
     "packing": packing.SECTION,
     "search": search.SECTION,
     "memory": memory.SECTION,
+    "real": real.SECTION,
 }
-USUAL = [name for name in SECTIONS if name != "search"]  # which takes minutes by itself
+USUAL = [name for name in SECTIONS if name not in ("search", "real")]  # which take minutes by themselves
 RESULTS, DOCUMENT = ROOT / "build" / "bench", ROOT / "docs" / "benchmarks.md"
 
 
@@ -116,7 +118,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} (all but search)")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} (all but search and real)")
     parser.add_argument("--fast", action="store_true", help="three minutes in all: shows that it runs, figures are rough")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
     parser.add_argument("--device", default="cpu", help="as torch names it (cpu); peers stay on the CPU")

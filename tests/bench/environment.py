@@ -161,7 +161,7 @@ def float32_error(tables: Tables, *, num_envs: int = 1024, steps: int = 256) -> 
         "equity_error_median": float(equity_B.median()),
         "equity_error_max": float(equity_B.max()),
         "num_envs": num_envs,
-        "steps": steps,
+        "steps": len(differences),
     }
 
 

@@ -30,12 +30,15 @@ from cappuccino.entrypoints.runner import RunnerSettings, Started, started
 from cappuccino.entrypoints.scenario import EXAMPLES, read
 from cappuccino.search.packing import pack_of
 from cappuccino.search.trials import TrialRow
+from tests.bench.report import Summary, number
 from tests.bench.window import judged
 
 RESULT = Path("build/bench/real.json")
 FAST = {"trials": 4, "timesteps": 16_384}
 POLL_SECONDS = 0.5
+PARTS = ("training", "judging", "starting", "not known")  # of the workers' time
 Figures = dict[str, Any]
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 def measure(bars: Path, *, fast: bool = False) -> Figures:
@@ -63,16 +66,18 @@ async def _measured(folder: Path, documents: Sequence[Document]) -> Figures:
     async with started(RunnerSettings(state=folder)) as services:
         objects = services.cluster.ports.objects
         cluster = asyncio.create_task(services.cluster.run(stop))
-        for document in documents:
-            await objects.apply(document)
-        for stage, kind in (("data", "Dataset"), ("search", "Study"), ("gates", "Deployment")):
-            began = time.monotonic()
-            name = next(document["metadata"]["name"] for document in documents if document["kind"] == kind)
-            await _ended(services, cluster, Key(kind, "default", name))
-            seconds[stage] = time.monotonic() - began
-        figures = await _figures(services, documents)
-        stop.set()
-        await cluster
+        try:
+            for document in documents:
+                await objects.apply(document)
+            for stage, kind in (("data", "Dataset"), ("search", "Study"), ("gates", "Deployment")):
+                began = time.monotonic()
+                name = next(document["metadata"]["name"] for document in documents if document["kind"] == kind)
+                await _ended(services, cluster, Key(kind, "default", name))
+                seconds[stage] = time.monotonic() - began
+            figures = await _figures(services, documents)
+        finally:
+            stop.set()
+            await asyncio.gather(cluster, return_exceptions=True)
     trials = figures["trials"]
     return {
         "seconds": seconds | {"all": sum(seconds.values())},
@@ -164,42 +169,64 @@ def _told(row: TrialRow) -> Figures:
     }
 
 
-def told(figures: Mapping[str, Any]) -> str:
-    """The figures for a person."""
-    seconds, spent = figures["seconds"], figures["time"]
-    states = ", ".join(f"{count} {state}" for state, count in figures["states"].items())
-    parts = ", ".join(f"{name} {spent[name] / max(spent['all'], 1e-9):.0%}" for name in ("fit", "judge", "start", "unknown"))
-    lines = [
-        f"{len(figures['trials'])} trials ({states}) in {seconds['search']:.0f} s, {figures['trials_per_hour']:.0f} an hour; "
-        f"data {seconds['data']:.0f} s, gates {seconds['gates']:.0f} s",
-        f"{spent['workers']} workers, {spent['all']:.0f} s: {parts}",
+def summary(figures: Mapping[str, Any]) -> Summary:
+    seconds, spent, states = figures["seconds"], figures["time"], figures["states"]
+    parts = (f"{spent[name] / max(spent['all'], 1e-9):.0%}" for name in ("fit", "judge", "start", "unknown"))
+    counts = (str(states.get(state, 0)) for state in ("Complete", "Pruned", "Failed"))
+    trials, rates = [str(len(figures["trials"])), *counts], [number(seconds["search"]), number(figures["trials_per_hour"])]
+    tables: list[Table] = [
+        (("trials", "complete", "pruned", "failed", "seconds", "an hour", *PARTS), [[*trials, *rates, *parts]])
     ]
+    if figures["candidates"]:
+        tables += _of_window(figures)
+    notes = [
+        f"The search alone; reading the data took {seconds['data']:.0f} s before it, the gates {seconds['gates']:.0f} s after. "
+        f"Shares are of the {spent['all']:.0f} seconds of {spent['workers']} workers. Measured once.",
+        "Growth and alpha are over the whole window, with 95 % intervals of a bootstrap in blocks of a day; cash has 0."
+        if figures["candidates"]
+        else "No trial has a score, so that there was nothing to judge.",
+    ]
+    return Summary(tables=tables, notes=notes)
+
+
+def _of_window(figures: Mapping[str, Any]) -> list[Table]:
+    """What the candidates and HODL made of it, and how the candidates stand to HODL and the gates."""
+    runs, verdicts = [], []
     for candidate in figures["candidates"]:
         run, trial = candidate["window"], figures["trials"][candidate["trial"]]
-        stopped = f"; stopped by {candidate['stopped_by']}" if candidate["stopped_by"] else ""
-        lines += [
-            f"trial {trial['number']}: Sharpe {trial['sharpe']:.2f} out of sample in dev; {candidate['verdict']}{stopped}",
-            *_run("trial", run),
-            *_run("HODL", candidate["hodl"]),
-            f"  over HODL: alpha {_percent(run['alpha'])}; growth {_percent(run['growth_above_hodl'])}",
+        stopped = f", stopped by {candidate['stopped_by']}" if candidate["stopped_by"] else ""
+        runs.append([f"trial {trial['number']}", *_row(run)])
+        over_hodl = [
+            _percent(run["alpha"]),
+            f"{run['alpha']['p']:.3f}" if run["alpha"] else "",
+            _percent(run["growth_above_hodl"]),
         ]
-    return "\n".join(lines)
+        verdicts.append([f"trial {trial['number']}", f"{trial['sharpe']:.2f}", *over_hodl, candidate["verdict"] + stopped])
+    runs.append(["HODL", *_row(figures["candidates"][0]["hodl"])])
+    return [
+        (("in the window", "return", "Sharpe", "drawdown", "closed trades", "exposure", "fees USD", "log growth"), runs),
+        (("best trials", "Sharpe in dev", "alpha over HODL", "p", "growth above HODL", "verdict"), verdicts),
+    ]
 
 
-def _run(name: str, run: Mapping[str, Any]) -> tuple[str, str]:
-    sharpe = "none" if run["sharpe"] is None else f"{run['sharpe']:.1f}"
-    return (
-        f"  {name}: return {run['total_return']:+.1%}, Sharpe {sharpe}, drawdown {run['max_drawdown']:.1%}, "
-        f"{run['closed_trades']} closed trades, exposure {run['exposure']:.0%}, fees {run['fees_usd']:.0f} USD",
-        f"  {name}: log growth {_percent(run['growth'])}",
-    )
+def _row(run: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{run['total_return']:+.1%}",
+        "none" if run["sharpe"] is None else f"{run['sharpe']:.1f}",
+        f"{run['max_drawdown']:.1%}",
+        str(run["closed_trades"]),
+        f"{run['exposure']:.0%}",
+        f"{run['fees_usd']:.0f}",
+        _percent(run["growth"]),
+    ]
 
 
 def _percent(found: Mapping[str, Any] | None) -> str:
+    """Over the window."""
     if found is None:
         return "not to be tested"
     window = found["window"]
-    return f"{window['estimate']:+.1%} ({window['low']:+.1%} to {window['high']:+.1%}), p {found['p']:.4f}"
+    return f"{window['estimate']:+.1%} ({window['low']:+.1%} to {window['high']:+.1%})"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -210,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
     figures = measure(options.bars, fast=options.fast)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    print(told(figures), f"\nwritten to {RESULT}")
+    print(f"{summary(figures).markdown()}\n\n{RESULT} has every figure.")
     return 0
 
 

@@ -2,8 +2,8 @@
 
 noise: nobody has an edge; prices drift and their volatility clusters. There are no barriers: what one fills at inside a bar
 is a model (risk/barriers.py), a little too kind even on noise, and here the gates are judged. noise-barriers: with the
-barriers that a manifest has by default, so that this kindness shows. noise-ppo: policies trained for a moment, with barriers. edge-...: the
-noise market with an AR(1) drift planted, whose standard deviation is so many basis points a bar.
+barriers that a manifest has by default, so that this kindness shows. noise-ppo: policies trained for a moment, with the same
+barriers. edge-...: the noise market with an AR(1) drift planted, whose standard deviation is so many basis points a bar.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def _peer(num_envs: int) -> str:
 
 def summary(figures: Mapping[str, Any]) -> Summary:
     by_width, gemm = figures["hidden"], figures["gemm"]
-    names = list(dict.fromkeys(name for each in by_width.values() for name in each["results"]))
+    names = max((list(each["results"]) for each in by_width.values()), key=len)
 
     def row(name: str) -> list[str]:
         found = [each["results"].get(name) for each in by_width.values()]

@@ -55,6 +55,10 @@ def measure(
     runs: list[Figures] = []
     policies: list[Policy] = []
     with tempfile.TemporaryDirectory(prefix="cappuccino-score-") as folder:
+        one_update = replace(config, total_timesteps=config.batch_size)  # what a process does once is not counted
+        warm_up = _pack(planted, Paths.draw(planted, seeds=[0], length=training), one_update, 0, machine.device)
+        _ours(warm_up, every, machine.threads)
+        _theirs(machine, warm_up, Path(folder), every=every, most_seconds=most_seconds)
         for seed in range(seeds):
             pack = _pack(planted, Paths.draw(planted, seeds=[seed], length=training), config, seed, machine.device)
             for ours in (True, False)[:: -1 if seed % 2 else 1]:

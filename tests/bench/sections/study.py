@@ -70,7 +70,7 @@ def summary(figures: Mapping[str, Any]) -> Summary:
         notes=[
             f"{figures['workers']} workers at a time with one thread each; a trial is {figures['folds']} folds and a refit of "
             f"{number(figures['timesteps'])} steps. Starting: the process, its imports, bars and features. Judging: backtests "
-            f"of the folds. Idle: places without a worker, which is what operator, record and sampler take. Measured once.",
+            f"of the folds. Idle: places without a worker, that is operator, record and sampler, and the end. Measured once.",
         ],
     )
 

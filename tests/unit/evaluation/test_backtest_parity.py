@@ -120,18 +120,16 @@ def test_environment_and_backtest_agree_step_for_step(seed: int, sd: float, barr
         sizing=Sizing(),
         barriers=barriers,
         capital_usd=capital,
-        generator=torch.Generator().manual_seed(0),
         interval=interval,
         episode_bars=steps * interval,
     )
-    env.accounts = env._fresh()  # without the staggered start
     assert int(env.accounts.t_B[0]) == first
     for n, view in enumerate(strategy.views):
         seen = env.observe()
         expected = np.stack([view.weights, view.entry_return, view.bars_held, view.bars_since_stop], axis=-1)
         np.testing.assert_allclose(seen.account_BNA[0].numpy(), expected, rtol=1e-9, atol=1e-9, err_msg=f"decision {n}")
         assert float(seen.cash_weight_B[0]) == pytest.approx(view.cash_weight, abs=1e-9)
-        step = env.step(torch.from_numpy(actions[n : n + 1]))
+        step = env.step(torch.from_numpy(actions[n : n + 1]), env.accounts.t_B)
         equity = ours.equity[[n * interval, (n + 1) * interval]]
         assert float(step.reward_B[0]) == pytest.approx(np.log(equity[1] / equity[0]), abs=1e-9)
     counted = env.take_counters()

@@ -124,6 +124,14 @@ def test_the_objective_is_the_mean_sharpe_of_folds_that_were_traded_apart() -> N
     assert result.state == "Complete"
     assert result.objective == pytest.approx(np.mean([metrics.sharpe(run.returns, 8760) for run in alone]))
     assert result.objective > 10, "it knows the future"
+    for fold_result in result.folds:
+        assert fold_result.run.equity[0] == 10_000
+        assert fold_result.run.holdings[0].tolist() == [0, 0]
+        assert (
+            len(fold_result.run.returns)
+            == len(fold_result.hodl.returns)
+            == fold_result.fold.test_hi - fold_result.fold.test_lo - 1
+        )
 
 
 def test_what_a_search_may_minimise_is_the_deepest_drawdown_of_any_fold_and_the_mean_turnover() -> None:
@@ -134,14 +142,6 @@ def test_what_a_search_may_minimise_is_the_deepest_drawdown_of_any_fold_and_the_
     assert told["turnover"] == pytest.approx(sum(fold["turnover"] for fold in folds) / len(folds))
     assert folds[0]["max_drawdown"] != folds[1]["max_drawdown"]
     assert judge(demands=Demands(closed_trades=100_000)).record["metrics"] == {}
-    for fold_result in result.folds:
-        assert fold_result.run.equity[0] == 10_000
-        assert fold_result.run.holdings[0].tolist() == [0, 0]
-        assert (
-            len(fold_result.run.returns)
-            == len(fold_result.hodl.returns)
-            == fold_result.fold.test_hi - fold_result.fold.test_lo - 1
-        )
 
 
 def test_fit_is_given_the_training_rows_of_each_fold() -> None:

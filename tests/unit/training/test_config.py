@@ -41,6 +41,8 @@ def test_every_setting_survives_the_way_through_text() -> None:
         ({"network": "gru"}, ["network", "'gru'", "shared or joint"]),
         ({"num_steps": "512"}, ["num_steps", "512", "256"]),
         ({"num_minibatches": "7"}, ["num_minibatches", "7", "8192"]),
+        ({"group_size": "3"}, ["group_size", "3", "num_envs = 256"]),
+        ({"group_size": "64", "num_minibatches": "256"}, ["num_minibatches", "256", "group_size = 128"]),
         ({"total_timesteps": "100"}, ["total_timesteps", "100", "8192"]),
     ],
 )

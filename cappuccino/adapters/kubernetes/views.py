@@ -71,6 +71,12 @@ class PodView:
         return self.phase not in ("Succeeded", "Failed")
 
     @property
+    def has_no_image(self) -> bool:
+        """Its container has never run, for want of its image."""
+        began = self.running_since or self.last_end
+        return began is None and self.waiting in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+
+    @property
     def leaving(self) -> bool:
         """Told to go by somebody else: what comes of it is no failure of the program's."""
         return self.disrupted or self.ends_by is not None
@@ -100,6 +106,7 @@ class WorkloadView:
     label: str  # as its pods carry it
     keys: tuple[Key, ...]
     fingerprint: str
+    image: str
     owners: tuple[str, ...]
     created_at: datetime
     deleting: bool = False
@@ -165,6 +172,7 @@ def workload_view(document: Document) -> WorkloadView:
         label=(metadata.get("labels") or {}).get(WORKLOAD, ""),
         keys=keys_of(annotations[KEYS]),
         fingerprint=annotations.get(FINGERPRINT, ""),
+        image=_container(spec["template"]["spec"]["containers"])["image"],
         owners=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
         created_at=parse_iso(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,
@@ -190,9 +198,9 @@ def keys_of(text: str) -> tuple[Key, ...]:
     return tuple(Key(*key) for key in json.loads(text))
 
 
-def _container(statuses: Sequence[Document]) -> Document:
-    """Ours: a mesh or an agent may have put one of its own beside it."""
-    return next((status for status in statuses if status.get("name") == CONTAINER), {})
+def _container(containers: Sequence[Document]) -> Document:
+    """Ours of a spec's or a status's: a mesh or an agent may have put one of its own beside it."""
+    return next((container for container in containers if container.get("name") == CONTAINER), {})
 
 
 def _end(terminated: Mapping[str, Any] | None) -> End | None:

@@ -32,6 +32,10 @@ from cappuccino.evaluation.splits import walk_forward, windows
 from cappuccino.search.trials import NewTrial, TrialRow, TrialState
 
 
+# In one pass, since results wait for its end to be counted. The next pass follows at once.
+PROPOSED_TOGETHER = 8
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialObject:
     """A Trial that exists: its name, uid and whether it is being deleted."""
@@ -102,7 +106,7 @@ def wanted(study: Study, trials: Sequence[TrialRow]) -> Wanted | None:
     for phase in phases(study):
         end = begin + phase.trials
         if first < end:
-            count = min(room, end - first)
+            count = min(room, end - first, PROPOSED_TOGETHER)
             if count <= 0 or any(row.number < begin for row in progress.unfinished):
                 return None
             return Wanted(numbers=tuple(range(first, first + count)), phase=phase.name, space=phase.search_space, frozen=frozen)

@@ -13,7 +13,7 @@ from cappuccino.api import Study
 from cappuccino.api.meta import Condition
 from cappuccino.api.study import TrialCounts
 from cappuccino.controllers.decision import CreateObject, Decision, DeleteObject, WriteRecord
-from cappuccino.controllers.study import Observed, Progress, TrialObject, decide, wanted
+from cappuccino.controllers.study import PROPOSED_TOGETHER, Observed, Progress, TrialObject, decide, wanted
 from cappuccino.search.trials import FINISHED, NewTrial, TrialRow
 
 from .builders import NOW, STUDY_KEY, dataset, pinned, ready, row, snapshot, study
@@ -74,6 +74,11 @@ def test_no_more_trials_are_wanted_than_parallelism_and_budget_allow() -> None:
     assert wanted(study(), [row(n, state="Complete") for n in range(4)]) is None
     assert wanted(study(suspend=True), []) is None
     assert wanted(study(parallelism=0), []) is None
+
+
+def test_many_trials_are_proposed_in_several_passes_since_results_wait_for_each() -> None:
+    large = study(parallelism=20, budget={"trials": 30})
+    assert wanted(large, []).numbers == tuple(range(PROPOSED_TOGETHER))  # type: ignore[union-attr]
 
 
 def test_what_is_proposed_is_told_at_once_and_making_its_objects_is_no_news() -> None:

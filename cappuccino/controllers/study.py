@@ -31,7 +31,6 @@ from cappuccino.core.timeframe import Timeframe
 from cappuccino.evaluation.splits import walk_forward, windows
 from cappuccino.search.trials import NewTrial, TrialRow, TrialState
 
-
 # In one pass, since results wait for its end to be counted. The next pass follows at once.
 PROPOSED_TOGETHER = 8
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from cappuccino.adapters.kubernetes.history import History, time_of
 from cappuccino.adapters.kubernetes.naming import CONTAINER, FINGERPRINT, HISTORY, KEYS, QUEUE_LABEL, WORKLOAD
 from cappuccino.controllers.decision import Document, Key
 from cappuccino.core.clock import parse_iso
@@ -91,6 +90,30 @@ class PodView:
         if self.ended is not None or (self.before is not None and self.running_since is None):
             return self.restarts + 1
         return self.restarts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What is known of its runs beyond what its present pod says, kept in an annotation (history.py).
+
+    `pod` is the uid of the pod of which `ends` were counted. `over`: it ended with `code` and must not run again."""
+
+    pod: str = ""
+    ends: int = 0
+    restarts: int = 0
+    failures: int = 0
+    code: int | None = None
+    message: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    over: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> History:
+        return cls(**json.loads(text)) if text else cls()
+
+    def write(self) -> str:
+        return json.dumps({name: value for name, value in asdict(self).items() if value not in ("", None)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +219,10 @@ def keys_text(keys: Sequence[Key]) -> str:
 
 def keys_of(text: str) -> tuple[Key, ...]:
     return tuple(Key(*key) for key in json.loads(text))
+
+
+def time_of(text: str) -> datetime | None:
+    return parse_iso(text) if text else None
 
 
 def _container(containers: Sequence[Document]) -> Document:

@@ -19,7 +19,7 @@ from datetime import timedelta
 
 from cappuccino.adapters.kubernetes.answers import AnotherUid, Exists
 from cappuccino.adapters.kubernetes.client import JOB, POD, STATEFULSET, ApiResource, Client, Propagation
-from cappuccino.adapters.kubernetes.history import History, advanced
+from cappuccino.adapters.kubernetes.history import advanced
 from cappuccino.adapters.kubernetes.index import ClusterIndex
 from cappuccino.adapters.kubernetes.naming import HISTORY, WORKLOAD
 from cappuccino.adapters.kubernetes.pods import document
@@ -27,7 +27,7 @@ from cappuccino.adapters.kubernetes.reasons import Reasons
 from cappuccino.adapters.kubernetes.runs import Run
 from cappuccino.adapters.kubernetes.settings import PodSettings
 from cappuccino.adapters.kubernetes.status import status_of
-from cappuccino.adapters.kubernetes.views import PodView, WorkloadView, pod_view
+from cappuccino.adapters.kubernetes.views import History, PodView, WorkloadView, pod_view
 from cappuccino.controllers.decision import Document, Key, Workload, WorkloadStatus
 from cappuccino.core.clock import Clock
 from cappuccino.core.errors import InvalidInput, NotFound, RetryLater

@@ -32,7 +32,7 @@ from cappuccino.evaluation.splits import walk_forward, windows
 from cappuccino.search.trials import NewTrial, TrialRow, TrialState
 
 # In one pass, since results wait for its end to be counted. The next pass follows at once.
-PROPOSED_TOGETHER = 4
+PROPOSED_TOGETHER = 8
 
 
 @dataclass(frozen=True, kw_only=True)

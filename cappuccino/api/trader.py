@@ -30,7 +30,9 @@ class Venue(Model):
         max_length=512,
         description="URL of a simulated exchange elsewhere; absent: the cluster's own.",
     )
-    account_secret_ref: SecretReference | None = Field(default=None, description="Secret with key and secret of the account.")
+    account_secret_ref: SecretReference | None = Field(
+        default=None, description="Secret with key_id and secret_key of the account; a shadow only looks with them."
+    )
 
     @model_validator(mode="after")
     def _url(self) -> Self:

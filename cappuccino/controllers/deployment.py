@@ -222,6 +222,7 @@ def gates_workload(observed: Observed, deployment: Deployment) -> Workload:
     digests = deployment.spec.bundles or tuple(str(row.bundle_digest) for row in rows)
     spec = {
         "deploymentUid": deployment.uid,
+        "deploymentName": deployment.name,
         "deployment": deployment.spec.to_json(),
         "studyUid": observed.study.uid if observed.study else None,
         "candidates": [{"bundle": digest, "number": numbers.get(digest)} for digest in digests],

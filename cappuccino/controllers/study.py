@@ -35,6 +35,9 @@ from cappuccino.evaluation.splits import walk_forward, windows
 from cappuccino.search.packing import proposed_together
 from cappuccino.search.trials import NewTrial, TrialRow
 
+# In one pass, since results wait for its end to be counted. The next pass follows at once.
+PROPOSED_TOGETHER = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialObject:
@@ -80,7 +83,7 @@ def wanted(study: Study, trials: Sequence[TrialRow]) -> Wanted | None:
     spec, progress = study.spec, Progress.of(trials, study.spec.goal)
     if spec.suspend or study.metadata.deletion_timestamp or _failed(study, progress) or progress.enough(spec.budget.stop_early):
         return None
-    room = spec.parallelism - len(progress.unfinished)
+    room = min(spec.parallelism - len(progress.unfinished), max(PROPOSED_TOGETHER, spec.template.pack))
     first = len(trials)  # numbers are dense: a row is never deleted
     frozen: dict[str, str] = {}
     begin = 0

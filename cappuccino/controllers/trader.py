@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cappuccino.api.meta import Condition
-from cappuccino.api.trader import Trader, TraderSpec, TraderStatus
+from cappuccino.api.trader import Trader, TraderStatus
 from cappuccino.controllers.conditions import false, settle, stalled, true
 from cappuccino.controllers.decision import (
     Action,
@@ -113,14 +113,8 @@ def workload(trader: Trader, key: Key) -> Workload:
         arguments=("trade", "--account", spec.account, "--trader-uid", trader.uid, "--bundle", spec.bundle_digest),
         keys=(key,),
         environment={"CAPPUCCINO_SPEC": json.dumps(spec.to_json()), **_trace(trader)},
-        pod=PodNeeds(secret=_secret(spec)),
+        pod=PodNeeds(secret=spec.venue.account_secret_ref.name if spec.venue.account_secret_ref else ""),
     )
-
-
-def _secret(spec: TraderSpec) -> str:
-    """The keys of its own account, for who sends orders; shadow sends none."""
-    reference = spec.venue.account_secret_ref
-    return reference.name if reference and spec.mode != "shadow" else ""
 
 
 def _trace(trader: Trader) -> dict[str, str]:

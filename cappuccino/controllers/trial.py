@@ -146,7 +146,7 @@ def _finish(observed: Observed, trial: Trial, row: TrialRow, state: TrialState, 
 def _end(observed: Observed, trial: Trial, row: TrialRow, now: datetime) -> Decision:
     """Told first: a workload may take its time to end, and others of its pack may need it. The pass that follows the telling is
     one in which the last of them sees that all have finished."""
-    told = _status(trial, row, None, _final(row), now)
+    told = _status(trial, row, observed.workload, _final(row), now, over=True)
     if observed.workload is None:
         return told
     rest = _leaving((row, *observed.others), observed.workload, now)
@@ -204,6 +204,7 @@ def _status(
     now: datetime,
     *,
     actions: tuple[Action, ...] = (),
+    over: bool = False,
 ) -> Decision:
     before = trial.status.conditions if trial.status else ()
     settled = settle(before, conditions, generation=trial.metadata.generation, now=now)
@@ -213,7 +214,7 @@ def _status(
         objective=row.objective if row else None,
         bundle_digest=row.bundle_digest if row else None,
         attempts=run.restarts + 1 if run else (trial.status.attempts if trial.status else None),
-        workload=run.state if run else None,
+        workload=run.state if run and not over else None,
         started_at=iso(row.started_at) if row and row.started_at else None,
         finished_at=iso(row.finished_at) if row and row.finished_at else None,
     )

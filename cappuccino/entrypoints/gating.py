@@ -77,7 +77,9 @@ async def run_gates(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> No
             candidate.evidence = [_of_members(item) for item in candidate.evidence]
     rows = [_row(candidate.digest, item, study, uid) for candidate in candidates for item in candidate.evidence]
     rows += _baseline_rows(blobs, candidates, deployment, study, uid=uid)
-    rows += _verdict_rows(candidates, deployment, study, uid=uid)  # last: what the controller waits for
+    rows += _verdict_rows(
+        candidates, deployment, study, uid=uid, name=str(spec["deploymentName"])
+    )  # last: what the controller waits for
     for row in rows:
         failpoints.reach("evidence-write")
         await record.insert_evidence(evidence=row)
@@ -222,7 +224,7 @@ def _of_members(item: Evidence) -> Evidence:
 
 
 def _verdict_rows(
-    candidates: Sequence[Candidate], deployment: DeploymentSpec, study: StudyRow, *, uid: str
+    candidates: Sequence[Candidate], deployment: DeploymentSpec, study: StudyRow, *, uid: str, name: str
 ) -> list[EvidenceRow]:
     """Each candidate's verdict: observers are taken by rank while there is room."""
     rows, observers = [], 0
@@ -233,6 +235,7 @@ def _verdict_rows(
             role, observers = "observer", observers + 1
         stopped = stopped_by(candidate.evidence)
         detail = {
+            "deployment": name,
             "verdict": str(answer),
             "role": role,
             "rank": candidate.rank,

@@ -27,11 +27,10 @@ insert into study (uid, name, spec, snapshot, gate_starts_at, recorded_at) value
   ('s1', 'older', '{}', 'd', '2024-05-01Z', '2024-01-01Z'), ('s2', '<b>newer</b>', '{}', 'd', '2024-05-01Z', '2024-01-02Z');
 insert into trial (study_uid, number, parameters, distributions, seed, state, created_at)
   select 's1', n, '{}', '{}', 1, case when n < 3 then 'Complete' else 'Failed' end, now() from generate_series(0, 3) n;
-insert into object values ('Deployment', 'default', 'arena', 'u1', 1, 1, '{}', '{}', null);
 insert into evidence (bundle_digest, gate, gate_version, scope, deployment_uid, outcome, measured, threshold, message, detail)
   values ('bundle-one', 'window', 1, 'd', 'u1', 'Fail', 0.1, 0.5, 'too low', '{}'),
          ('bundle-one', 'verdict', 1, 'd', 'u1', 'Inconclusive', null, null, 'stopped by window',
-          '{"verdict": "Observer", "role": "observer"}'),
+          '{"deployment": "arena", "verdict": "Observer", "role": "observer"}'),
          ('bundle-one', 'soak', 1, 'account-1', 'u1', 'Inconclusive', null, null, 'too short', '{}'),
          ('bundle-one', 'soak', 1, 'account-1/2', 'u1', 'Pass', 30, 14, 'long enough', '{}'),
          ('bundle-two', 'window', 1, 'd', 'u2', 'Pass', 1.1, 0.5, 'no verdict yet', '{}');

@@ -86,6 +86,7 @@ def test_gates_killed_before_each_of_their_rows_end_with_every_row_once(bench: B
     deployment = {"studyRef": {"name": "search"}, "traderTemplate": {"venue": {"kind": "simulated"}}}
     spec = {
         "deploymentUid": DEPLOYMENT_UID,
+        "deploymentName": "paper",
         "deployment": deployment,
         "studyUid": STUDY_UID,
         "candidates": [{"bundle": digest, "number": 0}],
@@ -130,7 +131,13 @@ def test_a_bundle_changed_by_one_byte_is_refused_by_name(bench: Bench) -> None:
     path.write_bytes(body)
     deployment = {"studyRef": {"name": "search"}, "traderTemplate": {"venue": {"kind": "simulated"}}}
     listed = [{"bundle": digest, "number": 0}]
-    spec = {"deploymentUid": DEPLOYMENT_UID, "deployment": deployment, "studyUid": STUDY_UID, "candidates": listed}
+    spec = {
+        "deploymentUid": DEPLOYMENT_UID,
+        "deploymentName": "paper",
+        "deployment": deployment,
+        "studyUid": STUDY_UID,
+        "candidates": listed,
+    }
     assert bench.run("validate", "gates", spec=spec) == 0
     rows = dict(bench.rows("select gate, outcome || ': ' || message from evidence"))
     assert rows["integrity"].startswith("Fail")

@@ -233,8 +233,9 @@ class Scene:
         eventually(f"the books of {trader} agree", settled, within=60, every=1)
         return len(theirs)
 
-    def assert_trials_whole(self, study: str) -> None:
-        """Every trial of the budget has one row and one result, and nothing of it runs any more."""
+    def assert_trials_whole(self, study: str, *, once: bool = False) -> None:
+        """Every trial of the budget has one row and one result, and nothing of it runs any more; with `once`, each was started
+        once."""
         document = self.get("study", study)
         uid, budget = document["metadata"]["uid"], document["spec"]["budget"]["trials"]
         (counted,) = self.rows(
@@ -250,6 +251,9 @@ class Scene:
             return [name for name in names if name.startswith(f"{study}-")]
 
         eventually("its Jobs are forgotten", lambda: jobs() == [], within=60)
+        if once:
+            trials = self.list("trials", f"cappuccino.dev/study={study}")
+            assert [trial["status"]["attempts"] for trial in trials] == [1] * budget
 
     def logs_since(self, began: datetime) -> list[str]:
         """Error lines of the release's own parts, other than what breaking something on purpose explains."""

@@ -48,8 +48,7 @@ def test_a_study_searches_in_pods_though_its_trainer_and_its_operator_are_killed
     trials = scene.list("trials", "cappuccino.dev/study=quickstart")
     assert len(trials) == 4
     scene.kubectl("wait", "trials", "--all", "--for=condition=Complete", "--timeout=60s")
-    (attempts,) = scene.rows("select max(restarts) from (select 1 as restarts) x")
-    assert attempts
+    assert max(trial["status"].get("attempts") or 0 for trial in trials) >= 2
 
 
 def test_candidates_go_through_the_gates_and_trade_on_paper(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""What is known of a workload's runs beyond what its present pod says: kept in an annotation, written once per end of a run.
+"""From an end of a run to the workload's History, which is written once for each.
 
 continuous   every end of a run of the container: how many, how many failures in a row, and the outcome once it is final
 finite       `restarts` counts the pods that are gone; those that are there are counted by themselves
@@ -8,40 +8,14 @@ It misses what happened and vanished while nobody watched: at worst a restart to
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-from cappuccino.core.clock import iso, parse_iso
+from cappuccino.adapters.kubernetes.views import History, PodView
+from cappuccino.core.clock import iso
 from cappuccino.core.errors import AWAY_EXIT_CODE, FINAL_EXIT_CODES, PREEMPTED_EXIT_CODE
 
-if TYPE_CHECKING:
-    from cappuccino.adapters.kubernetes.views import PodView
-
 SETTLED_SECONDS = 60.0  # a run that lasted longer ends a row of failures
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """`pod` is the uid of the pod of which `ends` were counted. `over`: it ended with `code` and must not run again."""
-
-    pod: str = ""
-    ends: int = 0
-    restarts: int = 0
-    failures: int = 0
-    code: int | None = None
-    message: str = ""
-    started_at: str = ""
-    finished_at: str = ""
-    over: bool = False
-
-    @classmethod
-    def read(cls, text: str) -> History:
-        return cls(**json.loads(text)) if text else cls()
-
-    def write(self) -> str:
-        return json.dumps({name: value for name, value in asdict(self).items() if value not in ("", None)})
 
 
 def advanced(history: History, pod: PodView, *, gone: bool = False) -> History:
@@ -65,10 +39,6 @@ def advanced(history: History, pod: PodView, *, gone: bool = False) -> History:
     forgiven = pod.leaving or end.code in (AWAY_EXIT_CODE, PREEMPTED_EXIT_CODE)
     row = 0 if end.seconds >= SETTLED_SECONDS else history.failures
     return replace(told, failures=row if forgiven else row + 1)
-
-
-def time_of(text: str) -> datetime | None:
-    return parse_iso(text) if text else None
 
 
 def _text(at: datetime | None) -> str:

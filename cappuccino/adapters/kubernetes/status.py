@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from cappuccino.adapters.kubernetes.history import time_of
-from cappuccino.adapters.kubernetes.views import PodView, WorkloadView
+from cappuccino.adapters.kubernetes.views import PodView, WorkloadView, time_of
 from cappuccino.controllers.decision import WorkloadStatus
 
 TIMED_OUT_CODE = 124  # as timeout(1) and the local cluster say it

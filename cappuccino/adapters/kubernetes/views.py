@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from cappuccino.adapters.kubernetes.history import History, time_of
 from cappuccino.adapters.kubernetes.naming import CONTAINER, FINGERPRINT, HISTORY, KEYS, QUEUE_LABEL, WORKLOAD
 from cappuccino.controllers.decision import Document, Key
 from cappuccino.core.clock import parse_iso
@@ -71,6 +70,12 @@ class PodView:
         return self.phase not in ("Succeeded", "Failed")
 
     @property
+    def has_no_image(self) -> bool:
+        """Its container has never run, for want of its image."""
+        began = self.running_since or self.last_end
+        return began is None and self.waiting in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+
+    @property
     def leaving(self) -> bool:
         """Told to go by somebody else: what comes of it is no failure of the program's."""
         return self.disrupted or self.ends_by is not None
@@ -88,6 +93,30 @@ class PodView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What is known of its runs beyond what its present pod says, kept in an annotation (history.py).
+
+    `pod` is the uid of the pod of which `ends` were counted. `over`: it ended with `code` and must not run again."""
+
+    pod: str = ""
+    ends: int = 0
+    restarts: int = 0
+    failures: int = 0
+    code: int | None = None
+    message: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    over: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> History:
+        return cls(**json.loads(text)) if text else cls()
+
+    def write(self) -> str:
+        return json.dumps({name: value for name, value in asdict(self).items() if value not in ("", None)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadView:
     """A Job (finite) or a StatefulSet (continuous). `owners` are the uids of the objects that it is to end with."""
 
@@ -100,6 +129,7 @@ class WorkloadView:
     label: str  # as its pods carry it
     keys: tuple[Key, ...]
     fingerprint: str
+    image: str
     owners: tuple[str, ...]
     created_at: datetime
     deleting: bool = False
@@ -165,6 +195,7 @@ def workload_view(document: Document) -> WorkloadView:
         label=(metadata.get("labels") or {}).get(WORKLOAD, ""),
         keys=keys_of(annotations[KEYS]),
         fingerprint=annotations.get(FINGERPRINT, ""),
+        image=_container(spec["template"]["spec"]["containers"])["image"],
         owners=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
         created_at=parse_iso(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,
@@ -190,9 +221,13 @@ def keys_of(text: str) -> tuple[Key, ...]:
     return tuple(Key(*key) for key in json.loads(text))
 
 
-def _container(statuses: Sequence[Document]) -> Document:
-    """Ours: a mesh or an agent may have put one of its own beside it."""
-    return next((status for status in statuses if status.get("name") == CONTAINER), {})
+def time_of(text: str) -> datetime | None:
+    return parse_iso(text) if text else None
+
+
+def _container(containers: Sequence[Document]) -> Document:
+    """Ours of a spec's or a status's: a mesh or an agent may have put one of its own beside it."""
+    return next((container for container in containers if container.get("name") == CONTAINER), {})
 
 
 def _end(terminated: Mapping[str, Any] | None) -> End | None:

@@ -5,7 +5,7 @@ Kubernetes restarts what crashes. What is final a Job can be told and a Stateful
 that its pods forget. That is done by `observe`, to which every change of a pod leads; doing it twice changes nothing.
 
 Nothing runs twice: a name is free again when the pods of its predecessor have ended, and what a former object of the same name
-left is ended first.
+left is ended first. So is what waits for an image that cannot be had, when another is configured since.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import timedelta
 
 from cappuccino.adapters.kubernetes.answers import AnotherUid, Exists
 from cappuccino.adapters.kubernetes.client import JOB, POD, STATEFULSET, ApiResource, Client, Propagation
-from cappuccino.adapters.kubernetes.history import History, advanced
+from cappuccino.adapters.kubernetes.history import advanced
 from cappuccino.adapters.kubernetes.index import ClusterIndex
 from cappuccino.adapters.kubernetes.naming import HISTORY, WORKLOAD
 from cappuccino.adapters.kubernetes.pods import document
@@ -27,7 +27,7 @@ from cappuccino.adapters.kubernetes.reasons import Reasons
 from cappuccino.adapters.kubernetes.runs import Run
 from cappuccino.adapters.kubernetes.settings import PodSettings
 from cappuccino.adapters.kubernetes.status import status_of
-from cappuccino.adapters.kubernetes.views import PodView, WorkloadView, pod_view
+from cappuccino.adapters.kubernetes.views import History, PodView, WorkloadView, pod_view
 from cappuccino.controllers.decision import Document, Key, Workload, WorkloadStatus
 from cappuccino.core.clock import Clock
 from cappuccino.core.errors import InvalidInput, NotFound, RetryLater
@@ -63,7 +63,7 @@ class KubernetesWorkloads:
 
     async def start(self, workload: Workload) -> None:
         run = self._index.run(workload.name)
-        if run is not None and self._is_former(run):
+        if run is not None and (self._is_former(run) or self._lacks_image(run)):
             await self.stop(workload.name)
         elif run is not None:
             return
@@ -80,7 +80,7 @@ class KubernetesWorkloads:
 
     async def observe(self, name: str) -> WorkloadStatus | None:
         run = self._index.run(name)
-        if run is None or self._is_former(run):
+        if run is None or self._is_former(run) or self._lacks_image(run):
             return None
         run = await self._settled(run)
         await self._remove_lost(run.view.keys, run.pods)
@@ -165,6 +165,12 @@ class KubernetesWorkloads:
             return False
         present = {summary.uid for key in run.view.keys if (summary := self._index.summary(key)) is not None}
         return bool(present) and present.isdisjoint(run.view.owners)
+
+    def _lacks_image(self, run: Run) -> bool:
+        """It has never run for want of an image that we use no more: it is made anew with the present one."""
+        images = self._settings.images
+        never_ran = bool(run.pods) and all(pod.has_no_image for pod in run.pods) and not run.view.history.restarts
+        return never_ran and run.view.image not in (images.train, images.trader)
 
     async def _gone(self, view: WorkloadView, seconds: float) -> None:
         """Wait until the API server has neither it nor a pod of it that may run."""

@@ -25,10 +25,10 @@ _STUDIES = """
 
 # Of a gate that was judged more than once (soak, grade) the newest row counts.
 _CANDIDATES = """
-    select v.deployment_uid, coalesce(o.name, '') as deployment, v.bundle_digest, v.detail ->> 'verdict' as verdict,
-           coalesce(v.detail ->> 'role', '') as role, v.message, v.recorded_at, coalesce(g.gates, '[]') as gates
+    select v.deployment_uid, coalesce(v.detail ->> 'deployment', '') as deployment, v.bundle_digest,
+           v.detail ->> 'verdict' as verdict, coalesce(v.detail ->> 'role', '') as role, v.message, v.recorded_at,
+           coalesce(g.gates, '[]') as gates
       from evidence v
-      left join object o on o.uid = v.deployment_uid
       left join lateral (
            select jsonb_agg(jsonb_build_object('gate', gate, 'outcome', outcome, 'measured', measured, 'threshold', threshold,
                                                'message', message) order by first_id) as gates
@@ -55,7 +55,7 @@ class StudyOverview:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateOverview:
-    """deployment: its name, empty where objects are not in the record. gates: in the order in which they were first judged."""
+    """deployment: its name. gates: in the order in which they were first judged."""
 
     deployment_uid: str
     deployment: str

@@ -15,7 +15,7 @@ from cappuccino.api.meta import Condition
 from cappuccino.api.study import TrialCounts
 from cappuccino.controllers.decision import CreateObject, Decision, DeleteObject, WriteRecord
 from cappuccino.controllers.progress import FRONT_MAX, Progress, front_of
-from cappuccino.controllers.study import Observed, TrialObject, decide, wanted
+from cappuccino.controllers.study import PROPOSED_TOGETHER, Observed, TrialObject, decide, wanted
 from cappuccino.search.goal import Goal
 from cappuccino.search.trials import FINISHED, NewTrial, TrialRow
 
@@ -77,6 +77,11 @@ def test_no_more_trials_are_wanted_than_parallelism_and_budget_allow() -> None:
     assert wanted(study(), [row(n, state="Complete") for n in range(4)]) is None
     assert wanted(study(suspend=True), []) is None
     assert wanted(study(parallelism=0), []) is None
+
+
+def test_many_trials_are_proposed_in_several_passes_since_results_wait_for_each() -> None:
+    large = study(parallelism=20, budget={"trials": 30})
+    assert wanted(large, []).numbers == tuple(range(PROPOSED_TOGETHER))  # type: ignore[union-attr]
 
 
 def test_what_is_proposed_is_told_at_once_and_making_its_objects_is_no_news() -> None:

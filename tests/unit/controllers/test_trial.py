@@ -59,6 +59,14 @@ def test_the_result_decides_even_when_the_workload_failed_afterwards() -> None:
     assert move.arguments["objective"] == 2.0
 
 
+def test_how_often_it_was_started_is_told_although_nobody_saw_it_run() -> None:
+    ended = running(KEY.workload(), state="Succeeded", restarts=1, finished_at=NOW)
+    decision = decide(seen(row=row(state="Running", result=result()), workload=ended), now=NOW)
+    assert decision.status is not None
+    assert decision.status["attempts"] == 2
+    assert "workload" not in decision.status
+
+
 def test_a_result_that_says_no_trades_fails_the_trial_with_its_reason() -> None:
     failed = result(succeeded=False, objective=None, reason="fold 0: no closed trade in 700 bars")
     decision = decide(seen(row=row(state="Running", result=failed), workload=running(KEY.workload())), now=NOW)

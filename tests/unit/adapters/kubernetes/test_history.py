@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappuccino.adapters.kubernetes.history import History, advanced
-from cappuccino.adapters.kubernetes.views import PodView, pod_view
+from cappuccino.adapters.kubernetes.history import advanced
+from cappuccino.adapters.kubernetes.views import History, PodView, pod_view
 
 from .builders import pod, running, statefulset, terminated, waiting
 

@@ -119,7 +119,7 @@ def test_brute_force_over_all_policies_finds_the_same_growth(name):
 def test_the_growth_it_predicts_is_what_the_environment_pays(name):
     market = planted(name)
     paths, optimum = paths_of(name), solved(market)
-    result = execute(market, paths, optimal(optimum, market, paths), barriers=Barriers.off())
+    (result,) = execute(market, paths, [optimal(optimum, market, paths)], barriers=Barriers.off())
     predicted = optimum.growth * len(market.traded)
     assert predicted > 2e-4
     assert abs(result.growth.mean() - predicted) < 4 * _error(result)
@@ -130,11 +130,12 @@ def test_the_growth_it_predicts_is_what_the_environment_pays(name):
 def test_free_of_costs_it_beats_every_threshold(name):
     market = planted(name, costs=FREE)
     paths, optimum = paths_of(name), solved(market)
-    best = execute(market, paths, optimal(optimum, market, paths), barriers=Barriers.off())
-    for buy, sell in ((0.5, 0.5), (0.5, -0.5), (-0.5, -0.5)):
-        rule = execute(market, paths, threshold(optimum.filter, market, paths, buy=buy, sell=sell), barriers=Barriers.off())
+    bounds = ((0.0, 0.0), (0.5, 0.5), (0.5, -0.5), (1.5, 0.0), (-0.5, -0.5))
+    rules = [threshold(optimum.filter, market, paths, buy=buy, sell=sell) for buy, sell in bounds]
+    best, *others = execute(market, paths, [optimal(optimum, market, paths), *rules], barriers=Barriers.off())
+    for rule, bound in zip(others, bounds, strict=True):
         ahead = best.growth - rule.growth
-        assert ahead.mean() > -3 * ahead.std(ddof=1) / np.sqrt(len(ahead)), (buy, sell)
+        assert ahead.mean() > -3 * ahead.std(ddof=1) / np.sqrt(len(ahead)), bound
 
 
 @pytest.mark.parametrize("name", MARKETS)
@@ -143,7 +144,7 @@ def test_where_costs_make_the_edge_worthless_it_stays_in_cash(name):
     paths, optimum = Paths.draw(market, seeds=range(50), length=60), solved(market)
     assert optimum.growth < 1e-7
     assert np.abs(estimates(optimum.filter, market, paths)).max() > 3 * optimum.filter.sd  # the edge is there
-    result = execute(market, paths, optimal(optimum, market, paths), barriers=Barriers.off())
+    (result,) = execute(market, paths, [optimal(optimum, market, paths)], barriers=Barriers.off())
     assert result.turnover.max() == 0
 
 

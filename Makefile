@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test test-fast check lint types format generate verify lock clean \
-  cluster cluster-down cluster-env images e2e scale bench learn calibrate
+  cluster cluster-down cluster-env images e2e scale bench latency learn calibrate parity faults
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -60,11 +60,22 @@ scale: $(INSTALLED) ## 10,000 Trials, 1,000 Traders, 100 Studies on a real API s
 bench: $(INSTALLED) ## training beside its peers and the machine's limit, 20 minutes (FAST=1: three; WRITE=1: into the docs)
 	$(BIN)/python -m tests.bench $(SECTIONS) $(if $(FAST),--fast) $(if $(WRITE),--write)
 
+latency: $(INSTALLED) ## from a closed bar to the order, memory, catching up, halts; up to 500 portfolios (FAST=1: only that it runs)
+	$(BIN)/python -m tests.speed $(SECTIONS) $(if $(FAST),--fast)
+
 learn: $(INSTALLED) ## what PPO learns of what can be had on markets with a known optimum (FAST=1: only that it runs)
 	$(BIN)/python -m tests.learning $(if $(FAST),--fast)
 
 calibrate: $(INSTALLED) ## who passes the gates on noise, and over planted edges (FAST=1: minutes; it goes on where it was)
 	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.calibrate --workers $(WORKERS) $(if $(FAST),--fast)
+
+parity: $(INSTALLED) ## one bundle in the environment, the backtest and a real trader: how far apart they grow (FAST=1: small)
+	@mkdir -p build
+	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.parity $(if $(FAST),--fast) $(if $(ONLY),--only $(ONLY))
+
+faults: $(INSTALLED) ## 10,000 orders under random faults and kills: books equal, ids once, all explained (FAST=1: 600)
+	@mkdir -p build
+	$(BIN)/python -m tests.faults $(if $(FAST),--fast)
 
 check: lint types verify test ## what CI runs before the end-to-end path
 

@@ -6,11 +6,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cappuccino.api.live import LiveSpec
 from cappuccino.api.meta import KindInfo, Model, Reference, Resource, Status
 from cappuccino.api.trader import Digest, TraderTemplateSpec
 
 CANDIDATES_MAX = 50  # in a status
 MESSAGE_MAX = 400  # characters of a gate's message in a status
+LIVE_DAYS_MIN, LIVE_TRADES_MIN, LIVE_WIN_RATE_MIN, LIVE_DRAWDOWN_MAX = 7, 20, 0.60, 0.15  # of what goes live
+LIVE_VENUE = "traderTemplate.venue.kind is {} and live.venue.kind {}: what goes live has soaked on the same venue"
+LIVE_GATES = (
+    f"gates of a Deployment with a live section ask for at least soak.marketDays {LIVE_DAYS_MIN}, soak.closedTrades"
+    f" {LIVE_TRADES_MIN}, grade.minWinRate {LIVE_WIN_RATE_MIN} and at most grade.maxDrawdown {LIVE_DRAWDOWN_MAX}: correct them"
+)
+LIVE_STOP = "traderTemplate.risk.maxDrawdown is the emergency stop of live trading: write more than 0 and at most 0.2"
+LIVE_TEMPLATE = "traderTemplate.mode live: its Traders soak in shadow or on paper; live trading begins by the section live"
 
 
 class WindowGate(Model):
@@ -97,6 +106,9 @@ class DeploymentSpec(Model):
     accounts: tuple[Annotated[str, Field(max_length=253)], ...] = Field(
         default=(), max_length=50, description="Secrets of venue accounts; the simulated exchange opens its own."
     )
+    live: LiveSpec | None = Field(
+        default=None, description="Where the approved candidate trades real money; absent: an approval starts nothing."
+    )
 
     @model_validator(mode="after")
     def _source(self) -> Self:
@@ -104,6 +116,22 @@ class DeploymentSpec(Model):
             raise ValueError("name a studyRef or bundles: a Deployment never falls back to another study")
         if self.mode != "single" and self.study_ref is None:
             raise ValueError(f"mode {self.mode} needs studyRef: its source study must be named")
+        return self
+
+    @model_validator(mode="after")
+    def _real_money(self) -> Self:
+        template, gates = self.trader_template, self.gates
+        if template.mode == "live":
+            raise ValueError(LIVE_TEMPLATE)
+        if self.live is None:
+            return self
+        if template.venue.kind != self.live.venue.kind:
+            raise ValueError(LIVE_VENUE.format(template.venue.kind, self.live.venue.kind))
+        if not 0 < template.risk.max_drawdown <= 0.2:
+            raise ValueError(LIVE_STOP)
+        soaked = gates.soak.market_days >= LIVE_DAYS_MIN and gates.soak.closed_trades >= LIVE_TRADES_MIN
+        if not (soaked and gates.grade.min_win_rate >= LIVE_WIN_RATE_MIN and gates.grade.max_drawdown <= LIVE_DRAWDOWN_MAX):
+            raise ValueError(LIVE_GATES)
         return self
 
 
@@ -135,7 +163,7 @@ class CandidateStatus(Model):
 
 class DeploymentStatus(Status):
     candidates: tuple[CandidateStatus, ...] = Field(default=(), description="Candidates in the order of the search's ranking.")
-    promoted: str | None = Field(default=None, description="What is promoted: digest of bundle, risk profile and costs.")
+    promoted: str | None = Field(default=None, description="What is promoted: digest of bundle, risk, costs and live.")
 
 
 class Deployment(Resource):
@@ -149,6 +177,7 @@ class Deployment(Resource):
             ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),
             ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason'),
             ("Promoted", "string", '.status.conditions[?(@.type=="Promoted")].reason'),
+            ("Live", "string", '.status.conditions[?(@.type=="Live")].reason'),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
         rules=(
@@ -157,6 +186,23 @@ class Deployment(Resource):
                 "name a studyRef or bundles: a Deployment never falls back to another study",
             ),
             ("self.mode == 'single' || has(self.studyRef)", "mode {self.mode} needs studyRef: its source study must be named"),
+            ("self.traderTemplate.mode != 'live'", LIVE_TEMPLATE),
+            (
+                "!has(self.live) || self.traderTemplate.venue.kind == self.live.venue.kind",
+                LIVE_VENUE.format("{self.traderTemplate.venue.kind}", "{self.live.venue.kind}"),
+            ),
+            (
+                "!has(self.live)"
+                " || (self.traderTemplate.risk.maxDrawdown > 0.0 && self.traderTemplate.risk.maxDrawdown <= 0.2)",
+                LIVE_STOP,
+            ),
+            (
+                f"!has(self.live) || (self.gates.soak.marketDays >= {LIVE_DAYS_MIN}.0"
+                f" && self.gates.soak.closedTrades >= {LIVE_TRADES_MIN}"
+                f" && self.gates.grade.minWinRate >= {LIVE_WIN_RATE_MIN}"
+                f" && self.gates.grade.maxDrawdown <= {LIVE_DRAWDOWN_MAX})",
+                LIVE_GATES,
+            ),
         ),
     )
     kind: Literal["Deployment"] = "Deployment"

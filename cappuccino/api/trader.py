@@ -44,8 +44,37 @@ class Venue(Model):
 class RiskLimits(Model):
     """Checked before every order; 0 switches a limit off."""
 
-    max_weight: float = Field(default=0.30, gt=0, le=1, description="Largest share of equity in one symbol.")
+    model_config = validations(
+        (
+            "!self.dailyLossHalts || self.maxDailyLoss > 0.0",
+            "dailyLossHalts needs a maxDailyLoss above 0: write both, or neither",
+        )
+    )
+
+    max_weight: float = Field(
+        default=0.30,
+        gt=0,
+        le=1,
+        description="Largest share of equity in one symbol; mode live takes 0.1 at most. Scales targets.",
+    )
+    max_symbol_notional_usd: float = Field(default=0, ge=0, le=1e9, description="Largest value of a position in one symbol.")
+    max_heat: float = Field(
+        default=0, ge=0, le=1, description="Largest share of equity lost if every position is sold at its stop."
+    )
+    max_open_positions: int = Field(default=0, ge=0, le=1000, description="Positions open at a time.")
     max_drawdown: float = Field(default=0.20, ge=0, le=1, description="Loss from the persisted baseline that halts.")
+    max_daily_loss: float = Field(
+        default=0, ge=0, le=1, description="Loss since the UTC day began after which nothing is bought until the next."
+    )
+    daily_loss_halts: bool = Field(default=False, description="maxDailyLoss halts the account as well, until it is resumed.")
+    daily_profit_target: float = Field(
+        default=0, ge=0, le=10, description="Gain since the UTC day began after which nothing is bought until the next."
+    )
+    max_consecutive_losses: int = Field(default=0, ge=0, le=1000, description="Losing trades in a row that halt.")
+    max_rejected_orders: int = Field(default=10, ge=0, le=1000, description="Orders rejected by the venue in a row that halt.")
+    max_failed_decisions: int = Field(
+        default=3, ge=0, le=1000, description="Decisions in a row that halt because the bundle made none."
+    )
     stop: float = Field(default=0.10, ge=0, lt=1, description="Loss from the average entry at which a position is sold.")
     trail: float = Field(
         default=0.015, ge=0, lt=1, description="Fall from the highest price since it armed, at which it is sold."
@@ -54,8 +83,20 @@ class RiskLimits(Model):
     take_profit: float = Field(default=0, ge=0, le=10, description="Gain at which a position is sold.")
     max_hold_bars: int = Field(default=0, ge=0, le=100_000, description="Bars after which a position is sold.")
     max_orders_per_hour: int = Field(default=60, ge=0, le=100_000, description="Orders in an hour of market time.")
+    max_orders_per_minute: int = Field(default=0, ge=0, le=10_000, description="Orders in a minute of market time.")
+    price_band: float = Field(default=0.50, ge=0, le=10, description="Distance from the last close at which nothing is bought.")
+    max_spread: float = Field(default=0.05, ge=0, le=1, description="Share of its mid a quote may be wide to buy at it.")
+    max_quote_age_seconds: float = Field(default=60, ge=0, le=86_400, description="Age of a quote to buy at, market time.")
+
+    @model_validator(mode="after")
+    def _daily_loss(self) -> Self:
+        if self.daily_loss_halts and not self.max_daily_loss:
+            raise ValueError("dailyLossHalts needs a maxDailyLoss above 0: write both, or neither")
+        return self
 
 
+LIVE_SECRET_SUFFIX = "-live"  # noqa: S105 - of Secrets with the key of a real account, which nothing but mode live may name
+LIVE_DRAWDOWN_MAX = 0.20  # of the persisted baseline: the emergency stop of real money is never further away
 VENUE_RULES = (
     (
         "!has(self.venue.url) || self.venue.kind == 'simulated'",
@@ -65,6 +106,16 @@ VENUE_RULES = (
     (
         "self.mode == 'shadow' || self.venue.kind == 'simulated' || has(self.venue.accountSecretRef)",
         "venue.accountSecretRef is required for mode {self.mode} on {self.venue.kind}: name a Secret",
+    ),
+    (
+        "!has(self.venue.accountSecretRef)"
+        f" || (self.mode == 'live') == self.venue.accountSecretRef.name.endsWith('{LIVE_SECRET_SUFFIX}')",
+        "venue.accountSecretRef {self.venue.accountSecretRef.name} in mode {self.mode}: Secrets whose names end in"
+        f" {LIVE_SECRET_SUFFIX} are for mode live, which takes no other: name another",
+    ),
+    (
+        f"self.mode != 'live' || (self.risk.maxDrawdown > 0.0 && self.risk.maxDrawdown <= {LIVE_DRAWDOWN_MAX})",
+        f"risk.maxDrawdown is the emergency stop of mode live: write more than 0 and at most {LIVE_DRAWDOWN_MAX}",
     ),
 )
 
@@ -77,7 +128,10 @@ class TraderTemplateSpec(Model):
     model_config = validations(*VENUE_RULES)
 
     venue: Venue = Field(description="Where orders go.")
-    mode: Mode = Field(default="paper", description="shadow decides and sends nothing; paper and live send orders.")
+    mode: Mode = Field(
+        default="paper",
+        description="shadow decides and sends nothing; paper sends orders; live only by a Deployment's live section.",
+    )
     capital_usd: float = Field(default=10_000, gt=0, le=1e9, description="Starting capital of the account.")
     risk: RiskLimits = Field(default=RiskLimits(), description="Limits checked before every order.")
     on_halt: Literal["hold", "cancel", "flatten"] = Field(
@@ -97,6 +151,16 @@ class TraderTemplateSpec(Model):
             raise ValueError("mode live needs a real venue: use paper on the simulated one")
         if self.mode != "shadow" and self.venue.kind != "simulated" and self.venue.account_secret_ref is None:
             raise ValueError(f"venue.accountSecretRef is required for mode {self.mode} on {self.venue.kind}: name a Secret")
+        secret = self.venue.account_secret_ref
+        if secret is not None and secret.name.endswith(LIVE_SECRET_SUFFIX) != (self.mode == "live"):
+            raise ValueError(
+                f"venue.accountSecretRef {secret.name} in mode {self.mode}: Secrets whose names end in {LIVE_SECRET_SUFFIX} are"
+                " for mode live, which takes no other: name another"
+            )
+        if self.mode == "live" and not 0 < self.risk.max_drawdown <= LIVE_DRAWDOWN_MAX:
+            raise ValueError(
+                f"risk.maxDrawdown is the emergency stop of mode live: write more than 0 and at most {LIVE_DRAWDOWN_MAX}"
+            )
         return self
 
 
@@ -106,6 +170,14 @@ class TraderSpec(TraderTemplateSpec):
     role: Literal["candidate", "observer", "baseline"] = Field(
         default="candidate", description="Part that it plays; only candidates can be promoted."
     )
+    dry_run: bool = Field(
+        default=True, description="In mode live: decide, review and journal, and send nothing. Other modes do not ask."
+    )
+
+    @property
+    def sends(self) -> bool:
+        """Whether its orders leave the process."""
+        return self.mode == "paper" or (self.mode == "live" and not self.dry_run)
 
 
 class TraderStatus(Status):

@@ -11,7 +11,7 @@ from typing import Any
 from cappuccino.api.deployment import CANDIDATES_MAX, MESSAGE_MAX, CandidateStatus, Deployment, GateStatus
 from cappuccino.controllers.rows import Evidence, Promotion
 
-VERDICT, BASELINE, SOAK, GRADE = "verdict", "baseline", "soak", "grade"
+VERDICT, BASELINE, SOAK, GRADE, LIVE = "verdict", "baseline", "soak", "grade", "live"
 
 
 def standings(deployment: Deployment, evidence: Sequence[Evidence]) -> tuple[CandidateStatus, ...]:

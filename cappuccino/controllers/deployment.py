@@ -4,7 +4,8 @@
     no verdicts ──▶ gates workload (integrity, backtest, window, overfitting) ──▶ one verdict per candidate
     Passed ──▶ candidate Trader     failed on statistics only ──▶ observer Trader, at most `observers`     else Refused
     baselines ──▶ HODL and cash Traders of the same capital
-    a market day traded ──▶ grade workload (soak, grade) ──▶ Promotable, for a person to approve (promotion.py)
+    a market day traded ──▶ grade workload (soak, grade, live) ──▶ Promotable, for a person to approve (promotion.py)
+    approved ──▶ dry run, then real money in steps of capital, or demotion (live.py)
 
 The evidence rows are the truth: the verdict row of a candidate is written last, so a gates workload that was cut off
 is run again and finds its own rows. A Deployment's gates never change after their first use: make another one.
@@ -22,7 +23,7 @@ from cappuccino.api.deployment import Deployment, DeploymentStatus
 from cappuccino.api.meta import API_VERSION, Condition, OwnerReference
 from cappuccino.api.study import Study
 from cappuccino.api.trader import RiskLimits, Trader
-from cappuccino.controllers import promotion
+from cappuccino.controllers import live, promotion
 from cappuccino.controllers.candidacy import BASELINE as BASELINE
 from cappuccino.controllers.candidacy import GRADE as GRADE
 from cappuccino.controllers.candidacy import SOAK as SOAK
@@ -238,9 +239,12 @@ def gates_workload(observed: Observed, deployment: Deployment) -> Workload:
 
 
 def _grade_workload(observed: Observed, deployment: Deployment) -> Workload:
+    steps = {row.account: row.step for row in observed.promotions if row.account}
     traders = [
         {"name": t.name, "account": t.spec.account, "bundle": t.spec.bundle_digest, "role": t.spec.role}
+        | ({"step": steps[t.spec.account]} if t.spec.mode == "live" else {})
         for t in observed.traders
+        if t.spec.mode != "live" or (deployment.spec.live and t.spec.account in steps)
     ]
     spec = {"deploymentUid": deployment.uid, "deployment": deployment.spec.to_json(), "traders": traders}
     return Workload(
@@ -305,11 +309,28 @@ def _status(
     before = deployment.status.conditions if deployment.status else ()
     judged = standings(deployment, observed.evidence)
     approval = promotion.judge(
-        deployment, observed.key, candidates=judged, traders=observed.traders, promotions=observed.promotions
+        deployment,
+        observed.key,
+        candidates=judged,
+        traders=observed.traders,
+        promotions=observed.promotions,
+        evidence=observed.evidence,
     )
+    trace = _trace(observed, deployment)
+    road = live.walk(
+        deployment,
+        observed.key,
+        standing=approval.standing,
+        candidates=judged,
+        traders=observed.traders,
+        promotions=observed.promotions,
+        evidence=observed.evidence,
+        document=lambda name, spec: _trader(deployment, observed.key, name, spec, trace),
+    )
+    conditions = (*conditions, approval.condition, *((road.condition,) if road.condition else ()))
     status = DeploymentStatus(
         observed_generation=deployment.metadata.generation,
-        conditions=settle(before, (*conditions, approval.condition), generation=deployment.metadata.generation, now=now),
+        conditions=settle(before, conditions, generation=deployment.metadata.generation, now=now),
         candidates=listed(judged, approval.standing),
         promoted=approval.standing.subject if approval.standing else None,
     )
@@ -320,8 +341,8 @@ def _status(
         if c.type in ("Ready", "Stalled") and c.status == "True" and was.get(c.type) != (c.status, c.reason)
     )
     return Decision(
-        actions=(*actions, *approval.actions),
+        actions=(*actions, *approval.actions, *road.actions),
         status=status.to_json(),
-        events=(*events, *approval.events),
+        events=(*events, *approval.events, *road.events),
         requeue_after=requeue,
     )

@@ -2,28 +2,30 @@
 
     approve, new ──▶ Promotable ──▶ Approved: recorded with who and why, status.promoted
                  └─▶ anything missing ──▶ Refused: says what, and by how much; used up, so it must be given again
-    risk limits or venue are no longer what was approved ──▶ Revoked
+    risk limits, venue or live section are no longer what was approved ──▶ Revoked
     another candidate approved ──▶ the former approval revoked
+    what it started fails the gate `live` ──▶ Demoted
 
 An approval is marked before it is recorded: one that was cut off in between is lost, never applied to what changed meanwhile.
-It says who may go live and starts nothing. Observers and baselines are never promoted.
+It says who may go live; what follows from it is in live.py. Observers and baselines are never promoted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from cappuccino.api.deployment import CandidateStatus, Deployment
+from cappuccino.api.live import LiveSpec
 from cappuccino.api.meta import Condition
 from cappuccino.api.trader import Trader, TraderTemplateSpec
+from cappuccino.controllers import live
 from cappuccino.controllers.candidacy import GRADE, SOAK
 from cappuccino.controllers.conditions import false, true
 from cappuccino.controllers.decision import Action, Event, Key, PatchMetadata, WriteRecord
 from cappuccino.controllers.requests import APPROVE, NOBODY, Request, forgotten, read
 from cappuccino.controllers.requests import key as annotation
-from cappuccino.controllers.rows import Promotion
+from cappuccino.controllers.rows import Evidence, Promotion, PromotionAction
 from cappuccino.core.identifiers import digest_of
 
 OPERATOR = "operator"
@@ -40,10 +42,11 @@ class Judgement:
     events: tuple[Event, ...] = ()
 
 
-def subject(bundle_digest: str, profile: TraderTemplateSpec) -> str:
-    """What an approval is bound to: bundle, risk profile and costs. The bundle's digest covers sizing, barriers and the costs
-    that it was judged with; the venue is who charges them."""
-    return digest_of({"bundle": bundle_digest, "risk": profile.risk.to_json(), "venue": profile.venue.kind})
+def subject(bundle_digest: str, profile: TraderTemplateSpec, road: LiveSpec | None = None) -> str:
+    """What an approval is bound to: bundle, risk profile and costs, and where real money goes in which steps. The bundle's
+    digest covers sizing, barriers and the costs that it was judged with; the venue is who charges them."""
+    bound = {"bundle": bundle_digest, "risk": profile.risk.to_json(), "venue": profile.venue.kind}
+    return digest_of(bound | ({"live": road.model_copy(update={"dry_run": True}).to_json()} if road else {}))
 
 
 def find(candidates: Sequence[CandidateStatus], word: str) -> CandidateStatus | None:
@@ -78,8 +81,9 @@ def judge(
     candidates: Sequence[CandidateStatus],
     traders: Sequence[Trader],
     promotions: Sequence[Promotion],
+    evidence: Sequence[Evidence] = (),
 ) -> Judgement:
-    """`promotions` oldest first."""
+    """`promotions` and `evidence` oldest first."""
     annotations = deployment.metadata.annotations
     request = read(annotations, APPROVE)
     marks = forgotten(annotations, APPROVE)
@@ -87,13 +91,15 @@ def judge(
     actions: list[Action] = []
     events: list[Event] = []
 
-    revoked = _revoked(standing, deployment, candidates, traders)
-    if standing and revoked:
-        actions += _write(key, standing, "revoked", OPERATOR, revoked)
-        events.append(Event(type="Warning", reason="Revoked", message=revoked))
+    ended = _ended(standing, promotions)
+    if standing and (why := _revoked(standing, deployment, candidates, traders)):
+        ended = "Revoked", why
+    elif standing and (why := live.failure(evidence, live.current(promotions, standing))):
+        ended = "Demoted", why
+    if standing and ended:
+        actions += _write(key, standing, "revoked" if ended[0] == "Revoked" else "demoted", OPERATOR, ended[1])
+        events.append(Event(type="Warning", reason=ended[0], message=ended[1]))
         standing = None
-    elif promotions and promotions[-1].action == "revoked":
-        revoked = promotions[-1].reason
 
     refusal = _refusal(request, deployment, candidates, traders) if request else ""
     chosen = find(candidates, request.text) if request else None
@@ -108,20 +114,26 @@ def judge(
             if standing:
                 written = _write(key, standing, "revoked", OPERATOR, f"{_name(chosen)} was approved in its place")
             written += _write(key, asked, "approved", request.actor, request.reason)
-            standing, revoked = asked, ""
+            standing, ended = asked, None
             events.append(Event(reason="Approved", message=_approved(asked, chosen)))
         actions += [_patch(deployment, key, marks), *written]
     elif marks:
         actions.append(_patch(deployment, key, marks))
 
-    told = _condition(candidates, standing, revoked=revoked, refusal=refusal, request=request)
+    told = _condition(candidates, standing, ended=ended, refusal=refusal, request=request)
     return Judgement(condition=told, standing=standing, actions=tuple(actions), events=tuple(events))
 
 
 def _standing(promotions: Sequence[Promotion]) -> Promotion | None:
     """The last approval, unless something was decided about its subject since; a refusal decides nothing."""
-    newest = {row.subject: row for row in promotions if row.action in ("approved", "revoked")}
+    newest = {row.subject: row for row in promotions if row.action in ("approved", "revoked", "demoted")}
     return next((row for row in reversed(promotions) if row.action == "approved" and newest[row.subject] is row), None)
+
+
+def _ended(standing: Promotion | None, promotions: Sequence[Promotion]) -> tuple[str, str] | None:
+    """How the last approval ended, and why, while none stands."""
+    last = promotions[-1] if promotions and standing is None else None
+    return (last.action.capitalize(), last.reason) if last and last.action in ("revoked", "demoted") else None
 
 
 def _revoked(
@@ -134,14 +146,16 @@ def _revoked(
         return ""
     return (
         f"{_name(candidate) if candidate else standing.bundle_digest[:12]} is no longer what {standing.actor} approved: its"
-        " bundle, risk limits or venue changed; approve it again"
+        " bundle, risk limits, venue or live section changed; approve it again"
     )
 
 
 def _subjects(digest: str, candidate: CandidateStatus | None, deployment: Deployment, traders: Sequence[Trader]) -> set[str]:
     """What the template would trade, and what the candidate's Trader does trade: one subject where they agree."""
+    road = deployment.spec.live
     running = [trader.spec for trader in traders if candidate and trader.name == candidate.trader]
-    return {subject(digest, deployment.spec.trader_template), *(subject(spec.bundle_digest, spec) for spec in running)}
+    profiles = [(digest, deployment.spec.trader_template), *((spec.bundle_digest, spec) for spec in running)]
+    return {subject(bundle, profile, road) for bundle, profile in profiles}
 
 
 def _refusal(request: Request, deployment: Deployment, candidates: Sequence[CandidateStatus], traders: Sequence[Trader]) -> str:
@@ -173,7 +187,7 @@ def _condition(
     candidates: Sequence[CandidateStatus],
     standing: Promotion | None,
     *,
-    revoked: str,
+    ended: tuple[str, str] | None,
     refusal: str,
     request: Request | None,
 ) -> Condition:
@@ -182,8 +196,8 @@ def _condition(
         return true("Promoted", "Approved", _approved(standing, candidate))
     if request and request.new and refusal:
         return false("Promoted", "Refused", refusal)
-    if revoked:
-        return false("Promoted", "Revoked", revoked)
+    if ended:
+        return false("Promoted", *ended)
     if refusal:
         return false("Promoted", "Refused", refusal)
     eligible = [_name(c) for c in candidates if c.verdict == "Promotable"]
@@ -197,7 +211,7 @@ def _promotion(deployment: Deployment, request: Request, candidate: CandidateSta
     digest = candidate.bundle_digest
     return Promotion(
         deployment_uid=deployment.uid,
-        subject=subject(digest, deployment.spec.trader_template),
+        subject=subject(digest, deployment.spec.trader_template, deployment.spec.live),
         bundle_digest=digest,
         action="approved",
         actor=request.actor,
@@ -205,27 +219,9 @@ def _promotion(deployment: Deployment, request: Request, candidate: CandidateSta
     )
 
 
-def _write(
-    key: Key, of: Promotion, action: Literal["approved", "refused", "revoked"], actor: str, reason: str
-) -> tuple[Action, ...]:
-    row = Promotion(
-        deployment_uid=of.deployment_uid,
-        subject=of.subject,
-        bundle_digest=of.bundle_digest,
-        action=action,
-        actor=actor,
-        reason=reason,
-    )
-    audited = {
-        "actor": actor,
-        "action": f"promotion {action}",
-        "subject": f"deployment/{key.namespace}/{key.name}",
-        "body": {"bundle": of.bundle_digest, "promotion": of.subject, "reason": reason},
-    }
-    return (
-        WriteRecord(operation="audit_append", arguments=audited),
-        WriteRecord(operation="record_promotion", arguments={"promotion": row}),
-    )
+def _write(key: Key, of: Promotion, action: PromotionAction, actor: str, reason: str) -> tuple[Action, ...]:
+    row = replace(of, action=action, actor=actor, reason=reason, recorded_at=None)
+    return (WriteRecord(operation="record_promotion", arguments={"promotion": row, "about": live.about(key)}),)
 
 
 def _patch(deployment: Deployment, key: Key, marks: dict[str, str | None]) -> Action:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 Json = Mapping[str, Any]
+PromotionAction = Literal["requested", "approved", "refused", "revoked", "started", "demoted"]
 Outcome = Literal["Pass", "Fail", "Error", "Inconclusive"]
 
 
@@ -61,15 +62,19 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """`subject` is the digest of bundle, risk profile and costs."""
+    """`subject` is the digest of bundle, risk profile, costs and live section. `account`, `terms` (digest of a Trader's whole
+    spec) and `step` are those of the live Trader that a started row lets trade; None otherwise."""
 
     deployment_uid: str
     subject: str
     bundle_digest: str
-    action: Literal["requested", "approved", "refused", "revoked"]
+    action: PromotionAction
     actor: str
     reason: str
     recorded_at: datetime | None = None
+    account: str | None = None
+    terms: str | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,8 @@ class AccountRow:
     held: bool
     halted_reason: str | None
     baseline_usd: Decimal | None
+    reserve_usd: Decimal | None = None
+    terms: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

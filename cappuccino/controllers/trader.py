@@ -125,7 +125,7 @@ def _trace(trader: Trader) -> dict[str, str]:
 def farewell(trader: Trader, key: Key) -> Workload:
     """The last process on the account: sells everything, or leaves the positions as they are, by `onDelete`."""
     trading = workload(trader, key)
-    how = "--flatten" if trader.spec.on_delete == "flatten" and trader.spec.mode != "shadow" else "--release"
+    how = "--flatten" if trader.spec.on_delete == "flatten" and trader.spec.sends else "--release"
     return replace(trading, name=farewell_name(key), kind="finite", arguments=(*trading.arguments, how))
 
 

@@ -34,6 +34,7 @@ from cappuccino.core.timeframe import Timeframe
 from cappuccino.entrypoints.ingest import source_of
 from cappuccino.entrypoints.settings import EXCHANGE_TOKEN as TOKEN
 from cappuccino.entrypoints.settings import SPEC
+from cappuccino.exchange.faults import Plan, gaps, read_plan
 from cappuccino.exchange.simulator import SimulatedExchange
 from cappuccino.exchange.tape import MICROSECONDS, Tape
 from cappuccino.exchange.terms import Terms
@@ -60,6 +61,8 @@ class ExchangeSettings:
     terms: Terms = field(default_factory=Terms)
     journal: Path | None = None
     requests_per_minute: int = 200
+    faults: Plan = field(default_factory=Plan)
+    refuse_duplicates: bool = False
     token: str = ""
 
     def __post_init__(self) -> None:
@@ -80,8 +83,16 @@ def serve(settings: ExchangeSettings, load: Callable[[], Bars], *, announce: Cal
         Conflict: the port or the journal is in use, or the journal is of another tape.
         InvalidInput: the bars cannot be a tape. InvariantViolation and others: what the clock died of.
     """
-    tape = Tape(load(), start=settings.start, tick_bps=settings.tick_bps)
+    tape = Tape(_gapped(load(), settings.faults), start=settings.start, tick_bps=settings.tick_bps)
     asyncio.run(_serve(settings, SimulatedExchange(tape, settings.terms), announce))
+
+
+def _gapped(bars: Bars, plan: Plan) -> Bars:
+    """The bars with the plan's price gaps in them."""
+    if not plan:
+        return bars
+    factor = gaps(plan, bars.ts, bars.symbols)
+    return replace(bars, open=bars.open * factor, high=bars.high * factor, low=bars.low * factor, close=bars.close * factor)
 
 
 async def _serve(settings: ExchangeSettings, exchange: SimulatedExchange, announce: Callable[[dict[str, Any]], None]) -> None:
@@ -94,6 +105,8 @@ async def _serve(settings: ExchangeSettings, exchange: SimulatedExchange, announ
         free=settings.free,
         start_with=settings.start_with,
         requests_per_minute=settings.requests_per_minute,
+        faults=settings.faults,
+        refuse_duplicates=settings.refuse_duplicates,
         token=settings.token,
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -209,7 +222,7 @@ def _settings(options: argparse.Namespace) -> ExchangeSettings:
         participation_cap=options.participation_cap,
     )
     if options.fee_bps is not None:
-        terms = replace(terms, fee_tiers=flat_fee(options.fee_bps))
+        terms = replace(terms, fee_tiers=flat_fee(options.fee_bps), coinbase_fee_tiers=flat_fee(options.fee_bps))
     elif options.fee_tier is not None:
         terms = replace(terms, fee_tiers=(replace(ALPACA_FEE_TIERS[options.fee_tier - 1], volume_from_usd=0),))
     return ExchangeSettings(
@@ -223,8 +236,19 @@ def _settings(options: argparse.Namespace) -> ExchangeSettings:
         terms=terms,
         journal=options.journal,
         requests_per_minute=options.requests_per_minute,
+        faults=_plan_of(options.faults),
+        refuse_duplicates=options.refuse_duplicates,
         token=os.environ.get(TOKEN, ""),
     )
+
+
+def _plan_of(path: Path | None) -> Plan:
+    if path is None:
+        return Plan()
+    try:
+        return read_plan(path.read_text())
+    except OSError as error:
+        raise InvalidInput(f"exchange: --faults {path} cannot be read ({error.strerror}): correct the path") from error
 
 
 def _pair(text: str) -> tuple[str, Decimal]:
@@ -242,7 +266,7 @@ def _decimal(text: str) -> Decimal:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cappuccino exchange",
-        description="Serve the simulated exchange, which speaks Alpaca's protocol, over a file of bars.",
+        description="Serve the simulated exchange, which speaks Alpaca's and Coinbase's protocols, over a file of bars.",
         epilog="example: cappuccino exchange --bars bars.parquet --start 2024-07-01T00:00:00Z --journal exchange.journal",
     )
     add = parser.add_argument
@@ -257,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--start-with", type=int, default=0, help="sessions with which the clock starts by itself; 0: when it is told to")
     add("--free", action="store_true", help="run by the wall's time instead of waiting for the sessions")
     add("--tick-bps", type=float, default=100.0, help="largest step between two ticks of a bar (default %(default)s)")
-    add("--fee-bps", type=_decimal, help="one fee for all; default: Alpaca's tiers by 30-day volume")
+    add("--fee-bps", type=_decimal, help="one fee for all; default: each face's tiers by 30-day volume")
     add("--fee-tier", type=int, choices=range(1, len(ALPACA_FEE_TIERS) + 1), help="pin one of Alpaca's tiers")
     add("--slippage-bps", type=_decimal, default=Decimal(5), help="of market orders, a side (default %(default)s)")
     add("--symbol-slippage-bps", action="append", default=[], metavar="SYMBOL=BPS", help="repeatable")
@@ -265,6 +289,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--liquidity-share", type=_decimal, default=Decimal("0.1"), help="of a tick's volume, for limit orders")
     add("--participation-cap", type=_decimal, help="of a tick's volume, for market orders; default: they fill whole")
     add("--requests-per-minute", type=int, default=200, help="per account, of market time; 0: no limit")
+    add("--refuse-duplicates", action="store_true", help="Coinbase's face refuses a client order id that was used")
+    add("--faults", type=Path, help="JSON file that says what goes wrong, by script or at random by seed; default: nothing")
     add("--journal", type=Path, help="file that keeps the book; default: forget at the end")
     return parser
 

@@ -1,12 +1,13 @@
-"""Soak and grade of a Deployment's traders, from what the record says they did on paper.
+"""Soak and grade of a Deployment's traders, from what the record says they did on paper; and the gate of a live one.
 
-Each pass writes one pair of evidence rows per trader, in the scope account@bar: the newest counts. Market time only.
+Each pass writes one pair of evidence rows per trader (one row for a live one), in the scope account@bar: the newest counts.
+Market time only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -23,12 +24,15 @@ from cappuccino.controllers.rows import AccountRecord
 from cappuccino.controllers.rows import Evidence as EvidenceRow
 from cappuccino.core.blobs import Blobs
 from cappuccino.core.clock import from_epoch, iso, to_epoch
+from cappuccino.core.errors import InvalidInput
 from cappuccino.core.timeframe import SECONDS_PER_YEAR, Timeframe
 from cappuccino.evaluation import paper_gates
 from cappuccino.evaluation.evidence import Evidence, Outcome, evidence
 from cappuccino.evaluation.grade import Grade, PaperRecord, fill_fidelity, grade, paper_record
 from cappuccino.evaluation.trades import Fill, Trade, closed_trades
 from cappuccino.reconcile.ports import Record
+from cappuccino.trading.book import Fill as BookedFill
+from cappuccino.trading.drift import Drift, DriftMeter
 
 DUST = Decimal("1e-8")  # of the quantity bought: what the fee leaves below the increment
 
@@ -64,12 +68,15 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
         graded = grade_account(trader["name"], trader["role"], account, benchmark, bundle)
         row = await record.account(account.name)
         halted = row.halted_reason if row else None
-        soaked = _evidence(graded, account, bundle.contract.timeframe, deployment, newest, halted)
+        soaked: tuple[Evidence, ...] = _evidence(graded, account, bundle.contract.timeframe, deployment, newest, halted)
+        if "step" in trader:
+            soaked = (_live(graded, deployment, int(trader["step"]), halted),)
         if seen_until is not None and account.equity[0].bar_at <= seen_until:
             began = account.equity[0].bar_at
-            soaked = (_not_paper(soaked[0], began, seen_until), _not_paper(soaked[1], began, seen_until))
+            soaked = tuple(_not_paper(item, began, seen_until) for item in soaked)
         for item in soaked:
-            detail = dict(item.detail) | {"bar_at": iso(newest), "trader": graded.name, "role": graded.role}
+            who = {"trader": graded.name, "role": graded.role, "account": account.name}
+            detail = dict(item.detail) | who | {"bar_at": iso(newest)}
             if item.gate == GRADE:
                 detail["terms"] = [asdict(term) for term in graded.grade.terms]
                 detail["reason"] = graded.grade.reason
@@ -172,6 +179,22 @@ def _fidelity(account: AccountRecord, bundle: Bundle) -> float | None:
     return fill_fidelity(filled, modelled)
 
 
+def drift_of(account: AccountRecord, bundle: Bundle) -> Drift | None:
+    """What trading cost of late against what the bundle assumes: what the trader itself shows."""
+    intents = {intent["client_order_id"]: intent for intent in account.intents}
+    meter = DriftMeter(bundle.costs, bar_seconds=bundle.contract.timeframe.seconds)
+    names = [field.name for field in fields(BookedFill)]
+    for row in account.fills:
+        intent = intents[row["client_order_id"]]
+        meter.count(
+            BookedFill(**{name: row[name] for name in names}),
+            decision=intent["decision"],
+            reason=intent["reason"],
+            quote_price=intent["quote_price"],
+        )
+    return meter.drift()
+
+
 def _evidence(
     graded: Graded,
     account: AccountRecord,
@@ -197,6 +220,21 @@ def _evidence(
         max_drawdown=wanted.max_drawdown,
     )
     return soaked, paper_gates.grade_gate(measured, graded.grade, thresholds)
+
+
+def _live(graded: Graded, deployment: DeploymentSpec, step: int, halted: str | None) -> Evidence:
+    """The gate of a step of capital; of the dry run that of step 1."""
+    if deployment.live is None:
+        raise InvalidInput(f"trader {graded.name} is live and its Deployment has no live section: it is about to end")
+    asked, wanted = deployment.live.ladder[max(step, 1) - 1], deployment.live.gate
+    thresholds = paper_gates.LiveThresholds(
+        market_days=asked.market_days,
+        closed_trades=asked.closed_trades,
+        min_win_rate=wanted.min_win_rate,
+        max_drawdown=wanted.max_drawdown,
+        min_fidelity=wanted.min_fidelity,
+    )
+    return paper_gates.live_gate(graded.record, thresholds, halted_reason=halted)
 
 
 def _worst_hour(account: AccountRecord, timeframe: Timeframe) -> float:

@@ -6,7 +6,7 @@ Reads only. The exchange's ledger, where there is one to ask, is the referee of 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -24,8 +24,8 @@ from cappuccino.core.clock import to_epoch
 from cappuccino.core.errors import NotFound
 from cappuccino.core.money import dec
 from cappuccino.core.timeframe import SECONDS_PER_YEAR
-from cappuccino.entrypoints.grading import Graded, closes_of, fills_of, grade_account
-from cappuccino.entrypoints.summary import CandidateSummary, GateSummary, Summary, TraderSummary
+from cappuccino.entrypoints.grading import Graded, closes_of, drift_of, fills_of, grade_account
+from cappuccino.entrypoints.summary import CandidateSummary, DriftSummary, GateSummary, Summary, TraderSummary
 from cappuccino.evaluation.arena import Standing, standings
 from cappuccino.evaluation.evidence import Evidence, Outcome
 from cappuccino.evaluation.report import CandidateReport, ReportInput, TradeMark, TraderReport, TrialPoint
@@ -34,13 +34,15 @@ from cappuccino.reconcile.observers import DEPLOYMENT_LABEL
 from cappuccino.reconcile.ports import Key, Objects, Record
 from cappuccino.search.goal import Goal
 from cappuccino.search.trials import TrialRow
+from cappuccino.trading.drift import Drift
 
 Ledger = Mapping[str, Any]  # of one account, as the simulated exchange tells it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traded:
-    """One Trader of the Deployment with everything its account did; `graded` is None before there are three closes.
+    """One Trader of the Deployment with everything its account did; `graded` is None before there are three closes, `drift`
+    before the first order.
 
     kind: of its bundle. closes: equity by the instant at which it was marked.
     """
@@ -50,6 +52,7 @@ class Traded:
     account: AccountRecord
     closes: Mapping[datetime, float]
     graded: Graded | None
+    drift: Drift | None
     evidence: tuple[EvidenceRow, ...]
 
 
@@ -93,7 +96,13 @@ async def collect(objects: Objects, record: Record, blobs: Blobs, *, namespace: 
         closes = closes_of(account, bundle.contract.timeframe)
         traded.append(
             Traded(
-                trader=trader, kind=bundle.kind, account=account, closes=closes, graded=graded, evidence=tuple(newest.values())
+                trader=trader,
+                kind=bundle.kind,
+                account=account,
+                closes=closes,
+                graded=graded,
+                drift=drift_of(account, bundle),
+                evidence=tuple(newest.values()),
             )
         )
     trials = await record.trials(study["metadata"]["uid"]) if study else []
@@ -259,6 +268,7 @@ def _trader(item: Traded) -> TraderSummary:
         grade=graded.grade.letter if graded else None,
         score=graded.grade.score if graded else None,
         grade_reason=graded.grade.reason if graded else "no record yet",
+        drift=DriftSummary(**asdict(item.drift)) if item.drift else None,
         gates=[_gate(row) for row in item.evidence],
     )
 
@@ -318,11 +328,25 @@ def _trader_report(item: Traded, baselines: Mapping[str, Traded], bars: Bars | N
             ("Fills", str(summary.fills)),
             ("Closed trades", str(summary.closed_trades)),
             ("Fees", f"${summary.fees_usd:,.2f}"),
+            *_drift_facts(item.drift),
             ("Final equity", f"${summary.final_equity_usd:,.2f}"),
             ("Restarts", str(summary.restarts)),
         ],
         grade=item.graded.grade if item.graded else None,
     )
+
+
+def _drift_facts(drift: Drift | None) -> list[tuple[str, str]]:
+    if drift is None:
+        return []
+    certain = (
+        "too few orders to be certain" if drift.excess_low_bps is None else f"at least {drift.excess_low_bps:+.1f} at 99.9 %"
+    )
+    return [
+        ("Slippage, modelled", f"{drift.slippage_bps:.1f}, {drift.modelled_slippage_bps:.1f} bps"),
+        ("Fee, modelled", f"{drift.fee_bps:.1f}, {drift.modelled_fee_bps:.1f} bps"),
+        (f"Beyond the model in {drift.orders} orders", f"{drift.excess_bps:+.1f} bps ({certain})"),
+    ]
 
 
 def _common(told: Told) -> list[datetime]:

@@ -30,7 +30,15 @@ from cappuccino.adapters.postgres.workloads import PostgresWorkloadStore
 from cappuccino.controllers.decision import Workload
 from cappuccino.core.clock import SystemClock
 from cappuccino.entrypoints import presence
-from cappuccino.entrypoints.settings import ARTIFACTS_URL, DATABASE_URL, EXCHANGE_TOKEN, EXCHANGE_URL, SECRETS, state_folder
+from cappuccino.entrypoints.settings import (
+    ARTIFACTS_URL,
+    DATABASE_URL,
+    EXCHANGE_TOKEN,
+    EXCHANGE_URL,
+    REHEARSAL,
+    SECRETS,
+    state_folder,
+)
 from cappuccino.entrypoints.wiring import search
 from cappuccino.reconcile.observers import controllers
 from cappuccino.telemetry.logs import configure, get_logger
@@ -41,7 +49,15 @@ EXCHANGE_PORT = 8700
 # What a child may inherit: its interpreter and its numeric libraries need them. Nothing else of the shell's gets to a trader.
 INHERITED = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "VIRTUAL_ENV", "CAPPUCCINO_FAILPOINT"),
-    *(EXCHANGE_TOKEN, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"),
+    *(
+        EXCHANGE_TOKEN,
+        REHEARSAL,
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+    ),
 )
 
 
@@ -87,7 +103,8 @@ async def started(settings: RunnerSettings) -> AsyncIterator[Started]:
             workloads = LocalWorkloads(
                 PostgresWorkloadStore(pool, WorkloadRow),
                 command=(sys.executable, "-m", "cappuccino.entrypoints.worker"),
-                environment=_environment(database_url, artifacts_url, exchange_url, settings.state / "secrets"),
+                environment=_environment(database_url, artifacts_url, exchange_url),
+                secrets=(SECRETS, Path(os.environ.get(SECRETS) or state / "secrets")),
                 log_directory=state / "logs",
                 clock=clock,
             )
@@ -169,13 +186,12 @@ def _exchange(settings: RunnerSettings) -> Workload:
     )
 
 
-def _environment(database_url: str, artifacts_url: str, exchange_url: str, secrets: Path) -> Mapping[str, str]:
+def _environment(database_url: str, artifacts_url: str, exchange_url: str) -> Mapping[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("OTEL_")}
     return kept | {
         DATABASE_URL: database_url,
         ARTIFACTS_URL: artifacts_url,
         EXCHANGE_URL: exchange_url,
-        SECRETS: os.environ.get(SECRETS) or str(secrets),
         "OMP_NUM_THREADS": kept.get("OMP_NUM_THREADS", "1"),
         "PYTHONUNBUFFERED": "1",
     }

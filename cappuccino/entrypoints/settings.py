@@ -5,6 +5,7 @@ CAPPUCCINO_ARTIFACTS_URL  file:// or s3://               (ingest, train, validat
 CAPPUCCINO_EXCHANGE_URL   the simulated exchange         (trade; a Trader's venue.url replaces it)
 CAPPUCCINO_EXCHANGE_TOKEN secret of the exchange's control endpoints (exchange, trade)
 CAPPUCCINO_SECRETS        folder of Secrets, each a folder with the files key_id and secret_key (trade on a real venue)
+CAPPUCCINO_REHEARSAL      USD: real venues are not reached at all, the exchange plays each of their accounts with so much cash
 CAPPUCCINO_SPEC           what the controller asks for, as JSON
 CAPPUCCINO_HEALTH         where /healthz and /metrics are served, as 0.0.0.0:8081 (trade; default: a free loopback port)
 CAPPUCCINO_STATE          the runner's folder            (runner, command line; default .cappuccino)
@@ -26,6 +27,7 @@ ARTIFACTS_URL = "CAPPUCCINO_ARTIFACTS_URL"
 EXCHANGE_URL = "CAPPUCCINO_EXCHANGE_URL"
 EXCHANGE_TOKEN = "CAPPUCCINO_EXCHANGE_TOKEN"  # noqa: S105 - the name of a variable
 SECRETS = "CAPPUCCINO_SECRETS"
+REHEARSAL = "CAPPUCCINO_REHEARSAL"
 SPEC = "CAPPUCCINO_SPEC"
 HEALTH = "CAPPUCCINO_HEALTH"
 STATE = "CAPPUCCINO_STATE"

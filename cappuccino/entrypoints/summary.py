@@ -28,6 +28,17 @@ class CandidateSummary(_Part):
     gates: list[GateSummary]
 
 
+class DriftSummary(_Part):
+    orders: int = Field(description="Newest orders that were measured.")
+    slippage_bps: float = Field(description="Mean distance of a fill from the quote of its moment, against us.")
+    modelled_slippage_bps: float = Field(description="The same as the bundle assumes it.")
+    fee_bps: float = Field(description="Mean fee of the asset received.")
+    modelled_fee_bps: float = Field(description="The same as the bundle assumes it.")
+    excess_bps: float = Field(description="Slippage and fee beyond the bundle's, of every order's value.")
+    excess_low_bps: float | None = Field(description="What of it is certain at 99.9 %; absent with too few orders.")
+    delay_seconds: float | None = Field(description="Mean time from a bar's close to its decision's fills.")
+
+
 class TraderSummary(_Part):
     name: str
     role: str = Field(description="candidate, observer or baseline.")
@@ -43,6 +54,7 @@ class TraderSummary(_Part):
     grade: str | None = Field(description="A to F; absent while the record is too short for one.")
     score: float | None = Field(description="0 to 100.")
     grade_reason: str
+    drift: DriftSummary | None = Field(description="What trading cost against the model; absent before the first order.")
     gates: list[GateSummary] = Field(description="Newest soak and grade evidence.")
 
 

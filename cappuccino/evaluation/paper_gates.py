@@ -1,4 +1,5 @@
-"""The gates on paper: did it trade long enough and stay healthy (`soak`), may a person promote it (`grade`).
+"""The gates on paper: did it trade long enough and stay healthy (`soak`), may a person promote it (`grade`); and the one of
+each step of capital (`live`), which goes on, extends or demotes.
 
 Time is market time, counted on the venue's clock. Both gates are Inconclusive until the days and trades are there:
 the controller extends, it does not reject. The soak has two thresholds on the net return: promote at one, reject
@@ -47,6 +48,15 @@ class GradeThresholds:
     closed_trades: int = 20
     min_win_rate: float = 0.60
     max_drawdown: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveThresholds:
+    market_days: float
+    closed_trades: int
+    min_win_rate: float = 0.60
+    max_drawdown: float = 0.15
+    min_fidelity: float = 0.5
 
 
 def soak(facts: SoakFacts, thresholds: SoakThresholds) -> Evidence:
@@ -107,14 +117,11 @@ def grade_gate(record: PaperRecord, grade: Grade, thresholds: GradeThresholds) -
     if record.alpha is None or record.alpha_low is None or record.alpha_high is None or record.win_rate is None:
         message = "alpha or win rate cannot be measured: neither the record nor HODL may be without variance."
         return evidence("grade", Outcome.ERROR, record.win_rate, asked, None, message, detail)
-    even = record.break_even_win_rate
     parts = {
-        f"win rate {record.win_rate:.0%} (at least {asked:.0%}; breaks even at {'-' if even is None else f'{even:.0%}'})": (
-            record.win_rate >= asked
-        ),
-        f"alpha {record.alpha:+.0%} a year, 95 % within {record.alpha_low:+.0%} and {record.alpha_high:+.0%} (above 0)": (
-            record.alpha > 0
-        ),
+        f"{record.market_days:.1f} market days (at least {thresholds.market_days:g})": True,
+        f"{record.closed_trades} closed trades (at least {thresholds.closed_trades})": True,
+        _win_rate(record, asked): record.win_rate >= asked,
+        f"{_alpha(record)} (above 0)": record.alpha > 0,
         f"drawdown {record.max_drawdown:.1%} (at most {thresholds.max_drawdown:.0%})": (
             record.max_drawdown <= thresholds.max_drawdown
         ),
@@ -125,3 +132,57 @@ def grade_gate(record: PaperRecord, grade: Grade, thresholds: GradeThresholds) -
     if record.alpha > 0 > record.alpha_low:
         message = message[:-1] + "; the interval of alpha includes 0."
     return evidence("grade", outcome, record.win_rate, asked, None, message, detail | {"failed": failed})
+
+
+def live_gate(record: PaperRecord, thresholds: LiveThresholds, *, halted_reason: str | None = None) -> Evidence:
+    """One step of capital. measured: drawdown, threshold: the largest that is let go on.
+
+    Fail demotes: the drawdown at any time; fills too far from the modelled ones once there are the trades; after days and
+    trades an alpha whose whole interval is below 0. Pass goes on to the next step: days, trades, win rate and a positive alpha
+    are there. Anything else, a halt too, is Inconclusive: the step is extended.
+    """
+    fidelity, asked = record.fidelity, thresholds.max_drawdown
+    seen = (
+        f"{record.market_days:.1f} of {thresholds.market_days:g} market days, {record.closed_trades} of"
+        f" {thresholds.closed_trades} closed trades, {_win_rate(record, thresholds.min_win_rate)}, {_alpha(record)}, drawdown"
+        f" {record.max_drawdown:.1%} (at most {asked:.0%}), fidelity of fills"
+        f" {'-' if fidelity is None else f'{fidelity:.2f}'} (at least {thresholds.min_fidelity:.2f})"
+    )
+    traded = record.closed_trades >= thresholds.closed_trades
+    lasted = traded and record.market_days >= thresholds.market_days
+    gains = record.win_rate is not None and record.win_rate >= thresholds.min_win_rate
+    if record.max_drawdown > asked:
+        outcome, said = Outcome.FAIL, "its drawdown is too large"
+    elif traded and fidelity is not None and fidelity < thresholds.min_fidelity:
+        outcome, said = Outcome.FAIL, "its fills are not what the model of costs says"
+    elif lasted and record.alpha_high is not None and record.alpha_high < 0:
+        outcome, said = Outcome.FAIL, "its alpha is negative with all of its interval"
+    elif halted_reason is not None:
+        outcome, said = Outcome.INCONCLUSIVE, f"it is halted ({halted_reason})"
+    elif lasted and gains and record.alpha is not None and record.alpha > 0:
+        outcome, said = Outcome.PASS, "it may go on to the next step"
+    else:
+        outcome, said = Outcome.INCONCLUSIVE, "it goes on at this step"
+    detail = {
+        "market_days": record.market_days,
+        "closed_trades": record.closed_trades,
+        "win_rate": record.win_rate,
+        "break_even_win_rate": record.break_even_win_rate,
+        "alpha": record.alpha,
+        "alpha_low": record.alpha_low,
+        "alpha_high": record.alpha_high,
+        "fidelity": fidelity,
+        "halted_reason": halted_reason,
+    }
+    return evidence("live", outcome, record.max_drawdown, asked, None, f"{said}: {seen}.", detail)
+
+
+def _win_rate(record: PaperRecord, asked: float) -> str:
+    rate, even = ("-" if value is None else f"{value:.0%}" for value in (record.win_rate, record.break_even_win_rate))
+    return f"win rate {rate} (at least {asked:.0%}; breaks even at {even})"
+
+
+def _alpha(record: PaperRecord) -> str:
+    if record.alpha is None or record.alpha_low is None or record.alpha_high is None:
+        return "alpha cannot be measured"
+    return f"alpha {record.alpha:+.0%} a year, 95 % within {record.alpha_low:+.0%} and {record.alpha_high:+.0%}"

@@ -1,7 +1,8 @@
 """The book of one account: cash, positions, what open orders hold back, fills, 30-day volume. The referee's numbers.
 
 Invariants, checked at every settlement: cash and positions are never negative, and never less than what is reserved.
-Cash moves by qty x price exactly; fees as `venue.fee_taken` says. Quantities in base units, money in USD.
+Cash moves by qty x price exactly; fees as `venue.fee_taken` says, on the Coinbase face `venue.commission`. Quantities in base
+units, money in USD.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from decimal import Decimal
 from cappuccino.core.errors import InvariantViolation
 from cappuccino.core.money import ZERO
 from cappuccino.exchange.orders import Fill, Order, Refused
-from cappuccino.exchange.venue import FeeTier, fee_tier
+from cappuccino.exchange.venue import Face, FeeTier, fee_tier
 
 THIRTY_DAYS_US = 30 * 86_400 * 1_000_000
 
@@ -43,6 +44,7 @@ class Account:
     opened_us: int
     cash: Decimal
     last_equity: Decimal
+    face: Face = "alpaca"
     reserved_cash: Decimal = ZERO
     fees_usd: Decimal = ZERO
     positions: dict[str, Position] = field(default_factory=dict)
@@ -111,13 +113,13 @@ class Account:
         position = self.positions.setdefault(fill.symbol, Position())
         value = fill.value
         if fill.side == "buy":
-            received = fill.qty - fill.fee
+            received = fill.qty - fill.fee if fill.fee_in_units else fill.qty
             held = position.qty + received
             if held:
                 position.average_entry = (position.average_entry * position.qty + fill.price * received) / held
             position.qty = held
-            self.cash -= value
-            self.fees_usd += fill.fee * fill.price
+            self.cash -= value if fill.fee_in_units else value + fill.fee
+            self.fees_usd += fill.fee * fill.price if fill.fee_in_units else fill.fee
         else:
             position.qty -= fill.qty
             self.cash += value - fill.fee
@@ -133,6 +135,21 @@ class Account:
         self._volume.append((fill.at_us, value))
         self._volume_usd += value
         return position
+
+    def adjust(self, asset: str, amount: Decimal) -> None:
+        """Let `amount` of USD, or units of a symbol, come or go, as if by hand. Raises Refused when they are not there."""
+        if asset == "USD":
+            if self.available_cash + amount < 0:
+                raise Refused("invalid", f"account {self.name} has {self.available_cash} USD: {amount} cannot go")
+            self.cash += amount
+            return
+        held = self.position(asset)
+        if held.available + amount < 0:
+            raise Refused("invalid", f"account {self.name} has {held.available} {asset}: {amount} cannot go")
+        self.positions[asset] = held
+        held.qty += amount
+        if held.qty == 0:
+            del self.positions[asset]
 
     def equity(self, prices: dict[str, Decimal]) -> Decimal:
         """Cash and positions at these prices."""

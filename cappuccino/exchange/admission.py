@@ -11,18 +11,28 @@ from cappuccino.exchange.orders import OrderRequest, Refused
 from cappuccino.exchange.venue import MONEY_INCREMENT, AssetRules
 
 
-def check(request: OrderRequest, *, rules: AssetRules, account: Account, quote: Quote, market_price: Decimal) -> None:
+def check(
+    request: OrderRequest,
+    *,
+    rules: AssetRules,
+    account: Account,
+    quote: Quote,
+    market_price: Decimal,
+    on_top: Decimal,
+) -> None:
     """Raises Refused unless the order may enter the book.
 
     Args:
         market_price: what a market order of this side would be filled at now.
+        on_top: fraction of a buy's value that its fee takes from cash as well; a notional includes it.
     """
     _shape(request)
     _increments(request, rules)
     if quote.ask <= 0:
         raise Refused("invalid", f"{request.symbol} has no quote yet: wait for its first bar")
     price = request.limit_price or market_price
-    qty = request.qty if request.qty is not None else floor_to((request.notional or 0) / price, rules.min_trade_increment)
+    cost = price * (1 + on_top)
+    qty = request.qty if request.qty is not None else floor_to((request.notional or 0) / cost, rules.min_trade_increment)
     if qty < rules.min_order_size:
         raise Refused(
             "below_minimum", f"quantity {qty:f} of {request.symbol} is below the minimal order size {rules.min_order_size:f}"
@@ -30,7 +40,7 @@ def check(request: OrderRequest, *, rules: AssetRules, account: Account, quote: 
     value = request.notional if request.notional is not None else qty * price
     if value < rules.min_notional:
         raise Refused("below_minimum", f"cost basis must be >= minimal amount of order {rules.min_notional:f}")
-    _balance(request, account, qty=qty, value=value)
+    _balance(request, account, qty=qty, value=request.notional if request.notional is not None else qty * cost)
 
 
 def _shape(request: OrderRequest) -> None:

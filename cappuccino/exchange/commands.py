@@ -6,27 +6,45 @@ from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from typing import Any
 
+from cappuccino.exchange.faults import Incident, incident_json, incident_of
 from cappuccino.exchange.orders import OrderRequest
+from cappuccino.exchange.venue import Face
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenAccount:
+    """`face`: the protocol that the account's key is for; fees are taken as that venue takes them."""
+
     name: str
     capital_usd: Decimal
     key_id: str
     secret_key: str
+    face: Face = "alpaca"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submit:
+    """`share`: at most this part of what is asked for is filled on arrival; None: all that the market gives."""
+
     account: str
     request: OrderRequest
+    share: Decimal | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cancel:
     account: str
     order_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edit:
+    """Another size and price for a limit order that rests."""
+
+    account: str
+    order_id: str
+    qty: Decimal
+    limit_price: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +69,22 @@ class Leave:
     account: str
 
 
-Command = OpenAccount | Submit | Cancel | Advance | Start | Join | Leave
+Command = OpenAccount | Submit | Cancel | Edit | Advance | Start | Join | Leave | Incident
 
 _NAMES: dict[type, str] = {
     OpenAccount: "open",
     Submit: "submit",
     Cancel: "cancel",
+    Edit: "edit",
     Advance: "tick",
     Start: "start",
     Join: "join",
     Leave: "leave",
+    Incident: "fault",
 }
 _TYPES = {name: kind for kind, name in _NAMES.items()}
 _REQUEST = tuple(field.name for field in fields(OrderRequest))
-_DECIMALS = ("qty", "notional", "limit_price", "stop_price")
+_DECIMALS = ("qty", "notional", "limit_price", "stop_price", "capital_usd")
 
 
 def encode(command: Command) -> list[Any]:
@@ -74,10 +94,11 @@ def encode(command: Command) -> list[Any]:
     name = _NAMES[type(command)]
     if isinstance(command, Submit):
         values = ((field, getattr(command.request, field)) for field in _REQUEST)
-        return [name, command.account, {field: str(value) for field, value in values if value is not None}]
-    if isinstance(command, OpenAccount):
-        return [name, {**asdict(command), "capital_usd": str(command.capital_usd)}]
-    rest = asdict(command)
+        encoded = [name, command.account, {field: str(value) for field, value in values if value is not None}]
+        return encoded if command.share is None else [*encoded, str(command.share)]
+    if isinstance(command, Incident):
+        return [name, incident_json(command)]
+    rest = {key: str(value) if isinstance(value, Decimal) else value for key, value in asdict(command).items()}
     return [name, rest] if rest else [name]
 
 
@@ -86,9 +107,10 @@ def decode(encoded: list[Any]) -> Command:
     kind = _TYPES[encoded[0]]
     if kind is Submit:
         asked: dict[str, Any] = {key: Decimal(value) if key in _DECIMALS else value for key, value in encoded[2].items()}
-        return Submit(account=encoded[1], request=OrderRequest(**asked))
+        share = Decimal(encoded[3]) if len(encoded) > 3 else None
+        return Submit(account=encoded[1], request=OrderRequest(**asked), share=share)
     rest: dict[str, Any] = dict(encoded[1]) if len(encoded) > 1 else {}
-    if kind is OpenAccount:
-        rest["capital_usd"] = Decimal(rest["capital_usd"])
-    command: Command = kind(**rest)
+    if kind is Incident:
+        return incident_of(rest)
+    command: Command = kind(**{key: Decimal(value) if key in _DECIMALS else value for key, value in rest.items()})
     return command

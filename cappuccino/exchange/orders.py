@@ -56,7 +56,8 @@ class OrderRequest:
 
 @dataclass(kw_only=True, slots=True)
 class Order:
-    """`reserved` is what the order still holds back: cash of a buy, units of a sale."""
+    """`reserved` is what the order still holds back: cash of a buy, units of a sale. `fees` is what the fills cost so far where
+    fees are in quote currency on both sides; a notional includes them."""
 
     id: str
     sequence: int  # within the account
@@ -68,6 +69,8 @@ class Order:
     triggered: bool = False  # a stop_limit whose stop was reached
     filled_qty: Decimal = ZERO
     filled_value: Decimal = ZERO
+    fills: int = 0
+    fees: Decimal = ZERO
     filled_us: int | None = None
     canceled_us: int | None = None
     reserved: Decimal = ZERO
@@ -81,12 +84,12 @@ class Order:
         """Units still to fill; of a notional order, quote currency still to trade."""
         if self.request.qty is not None:
             return self.request.qty - self.filled_qty
-        return (self.request.notional or ZERO) - self.filled_value
+        return (self.request.notional or ZERO) - self.filled_value - self.fees
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fill:
-    """`fee` in `fee_asset`: base units of a buy, quote currency of a sale. Value is qty x price exactly."""
+    """`fee` in `fee_asset`, base units or quote currency. Value is qty x price exactly."""
 
     execution_id: str
     order_id: str
@@ -105,6 +108,10 @@ class Fill:
     @property
     def value(self) -> Decimal:
         return self.qty * self.price
+
+    @property
+    def fee_in_units(self) -> bool:
+        return self.fee_asset == self.symbol.partition("/")[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,19 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from uuid import NAMESPACE_URL, uuid5
 
 from cappuccino.core.money import ZERO, dec, floor_to
 from cappuccino.exchange.accounts import Account
 from cappuccino.exchange.admission import check
-from cappuccino.exchange.commands import Advance, Cancel, Command, Join, Leave, OpenAccount, Start, Submit
+from cappuccino.exchange.commands import Advance, Cancel, Command, Edit, Join, Leave, OpenAccount, Start, Submit
+from cappuccino.exchange.faults import Incident
 from cappuccino.exchange.matching import Match, Quote, match, stop_reached, taker_price
 from cappuccino.exchange.orders import Event, Fill, Order, OrderRequest, Refused
 from cappuccino.exchange.tape import Tape, Tick
 from cappuccino.exchange.terms import BPS, Terms
-from cappuccino.exchange.venue import AssetRules, fee_taken, simulated_rules
+from cappuccino.exchange.venue import AssetRules, commission, fee_taken, simulated_rules
 
 DAY_US = 86_400_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -39,7 +40,7 @@ class Outcome:
 
 class SimulatedExchange:
     """Attributes: accounts by name; the present tick; whether the clock was started and has ended; accounts joined to the
-    lockstep, in their order of joining; prices at the last midnight UTC."""
+    lockstep, in their order of joining; prices at the last midnight UTC; the faults that happened, oldest first."""
 
     def __init__(self, tape: Tape, terms: Terms, rules: Mapping[str, AssetRules] | None = None) -> None:
         self.tape = tape
@@ -47,11 +48,13 @@ class SimulatedExchange:
         self.rules = dict(rules or {symbol: simulated_rules(symbol, tape.first_price(symbol)) for symbol in tape.symbols})
         self.accounts: dict[str, Account] = {}
         self.joined: dict[str, None] = {}
+        self.incidents: list[Incident] = []
         self.started = False
         self.ended = False
         self.tick: Tick = tape.tick(0)
         self._column = {symbol: column for column, symbol in enumerate(tape.symbols)}
         self._quotes: dict[str, Quote] = {}
+        self._halted_before: dict[str, int] = {}  # tick number at which a halt ends, by symbol
         self._half_spread = terms.spread_bps / BPS / 2
         self.midnight_prices = self.prices()
 
@@ -78,10 +81,14 @@ class SimulatedExchange:
                 bid=price * (1 - self._half_spread),
                 ask=price * (1 + self._half_spread),
                 volume=dec(self.tick.volume[column]),
-                halted=self.tick.halted[column],
+                halted=self.halted(symbol),
             )
             self._quotes[symbol] = quote
         return quote
+
+    def halted(self, symbol: str) -> bool:
+        """Whether the symbol is not traded now: its bar is missing, or it was halted."""
+        return self.tick.halted[self._column[symbol]] or self.tick.number < self._halted_before.get(symbol, 0)
 
     def equity(self, account: Account) -> Decimal:
         return account.equity(self.prices()) if account.positions else account.cash
@@ -93,9 +100,11 @@ class SimulatedExchange:
         if isinstance(command, Advance):
             return self._advance()
         if isinstance(command, Submit):
-            return self._submit(self.account(command.account), command.request)
+            return self._submit(self.account(command.account), command.request, share=command.share)
         if isinstance(command, Cancel):
             return self._cancel(self.account(command.account), command.order_id)
+        if isinstance(command, Edit):
+            return self._edit(self.account(command.account), command)
         if isinstance(command, OpenAccount):
             self._open(command)
         elif isinstance(command, Start):
@@ -104,7 +113,21 @@ class SimulatedExchange:
             self.joined[self.account(command.account).name] = None
         elif isinstance(command, Leave):
             self.joined.pop(command.account, None)
+        elif isinstance(command, Incident):
+            self._befall(command)
         return Outcome()
+
+    def _befall(self, incident: Incident) -> None:
+        """Most faults befall what is said about the book; these befall the book."""
+        fault = incident.fault
+        if fault.kind == "balance_changed":
+            self.account(incident.account).adjust(fault.asset, fault.amount)
+        elif fault.kind == "symbol_halted":
+            if fault.symbol not in self.rules:
+                raise Refused("unknown_symbol", f'could not find asset "{fault.symbol}"')
+            self._halted_before[fault.symbol] = self.tick.number + fault.ticks
+            self._quotes.pop(fault.symbol, None)
+        self.incidents.append(incident)
 
     def _open(self, command: OpenAccount) -> None:
         if not _NAME.fullmatch(command.name):
@@ -124,6 +147,7 @@ class SimulatedExchange:
             opened_us=self.tick.at_us,
             cash=command.capital_usd,
             last_equity=command.capital_usd,
+            face=command.face,
         )
 
     def _advance(self) -> Outcome:
@@ -143,14 +167,15 @@ class SimulatedExchange:
                 self._work(account, account.orders[order_id], events, arriving=False)
         return Outcome(tuple(events))
 
-    def _submit(self, account: Account, request: OrderRequest) -> Outcome:
+    def _submit(self, account: Account, request: OrderRequest, *, share: Decimal | None) -> Outcome:
         if request.symbol not in self.rules:
             raise Refused("unknown_symbol", f'could not find asset "{request.symbol}"')
         if request.client_order_id in account.by_client_id:
             raise Refused("duplicate_client_order_id", "client_order_id must be unique")
         rules, quote = self.rules[request.symbol], self.quote(request.symbol)
         price = taker_price(request.side, quote, self.terms.slippage(request.symbol), rules.price_increment)
-        check(request, rules=rules, account=account, quote=quote, market_price=price)
+        on_top = self._on_top(account, request)
+        check(request, rules=rules, account=account, quote=quote, market_price=price, on_top=on_top)
         sequence = len(account.orders)
         order_id = str(uuid5(NAMESPACE_URL, f"{account.id}:order:{sequence}"))
         last_us = next(reversed(account.orders.values())).submitted_us if account.orders else 0
@@ -166,7 +191,7 @@ class SimulatedExchange:
         account.add(order)
         account.hold(order, self._needed(account, order, price))
         events = [Event(account=account.name, kind="new", order=copy(order), at_us=submitted_us)]
-        self._work(account, order, events, arriving=True)
+        self._work(account, order, events, arriving=True, share=share)
         return Outcome(tuple(events), copy(order))
 
     def _cancel(self, account: Account, order_id: str) -> Outcome:
@@ -177,7 +202,32 @@ class SimulatedExchange:
         self._close(account, order, events)
         return Outcome(tuple(events), copy(order))
 
-    def _work(self, account: Account, order: Order, events: list[Event], *, arriving: bool) -> None:
+    def _edit(self, account: Account, command: Edit) -> Outcome:
+        order = account.order(command.order_id)
+        if not order.is_open or order.request.type != "limit":
+            raise Refused("not_cancelable", "only a limit order that rests can be edited")
+        if command.qty <= order.filled_qty:
+            raise Refused("invalid", f"{order.filled_qty:f} are filled already: a size must be above that")
+        rules, quote, held = self.rules[order.request.symbol], self.quote(order.request.symbol), order.reserved
+        request = replace(order.request, qty=command.qty, limit_price=command.limit_price)
+        account.hold(order, ZERO)
+        try:
+            rest = replace(request, qty=command.qty - order.filled_qty)
+            on_top = self._on_top(account, request)
+            check(rest, rules=rules, account=account, quote=quote, market_price=command.limit_price, on_top=on_top)
+        except Refused:
+            account.hold(order, held)
+            raise
+        order.request = request
+        order.updated_us = max(self.tick.at_us, order.updated_us)
+        account.hold(order, self._needed(account, order, command.limit_price))
+        events = [Event(account=account.name, kind="new", order=copy(order), at_us=order.updated_us)]
+        self._work(account, order, events, arriving=True)
+        return Outcome(tuple(events), copy(order))
+
+    def _work(
+        self, account: Account, order: Order, events: list[Event], *, arriving: bool, share: Decimal | None = None
+    ) -> None:
         """Let an open order meet the present quote."""
         request = order.request
         quote = self.quote(request.symbol)
@@ -196,6 +246,8 @@ class SimulatedExchange:
         if found is not None:
             wanted, affordable = self._sizes(account, order, found)
             qty = min(wanted, affordable, self._liquidity(account, order, quote))
+            if share is not None:
+                qty = floor_to(qty * share, self.rules[request.symbol].min_trade_increment)
             short_of_cash = affordable < wanted
             if qty > 0:
                 self._fill(account, order, qty, found, events)
@@ -205,10 +257,28 @@ class SimulatedExchange:
     def _sizes(self, account: Account, order: Order, found: Match) -> tuple[Decimal, Decimal]:
         """(units still wanted, units that the balance allows) at this price."""
         request, increment = order.request, self.rules[order.request.symbol].min_trade_increment
-        wanted = order.remaining if request.qty is not None else floor_to(order.remaining / found.price, increment)
+        cost = found.price * (1 + self._on_top(account, request))
+        wanted = order.remaining if request.qty is not None else floor_to(order.remaining / cost, increment)
         if request.side == "sell":
             return wanted, account.position(request.symbol).available + order.reserved
-        return wanted, floor_to((account.available_cash + order.reserved) / found.price, increment)
+        return wanted, floor_to((account.available_cash + order.reserved) / cost, increment)
+
+    def _on_top(self, account: Account, request: OrderRequest) -> Decimal:
+        """The fraction of its value that a buy's fee takes from cash: 0 where the fee is taken from the units."""
+        if request.side == "sell" or account.face == "alpaca":
+            return ZERO
+        return account.tier(self.terms.tiers(account.face), self.tick.at_us).taker_bps / BPS
+
+    def _fee(self, account: Account, order: Order, qty: Decimal, found: Match, at_us: int) -> tuple[Decimal, str]:
+        """(fee, asset in which it is taken) of a fill."""
+        request, tier = order.request, account.tier(self.terms.tiers(account.face), at_us)
+        bps = tier.maker_bps if found.maker else tier.taker_bps
+        base, _, quoted = request.symbol.partition("/")
+        if account.face == "coinbase":
+            return commission(qty=qty, price=found.price, fee_bps=bps), quoted
+        increment = self.rules[request.symbol].min_trade_increment
+        fee = fee_taken(side=request.side, qty=qty, price=found.price, fee_bps=bps, increment=increment)
+        return fee, base if request.side == "buy" else quoted
 
     def _liquidity(self, account: Account, order: Order, quote: Quote) -> Decimal:
         """Units that this tick has left for the account."""
@@ -221,11 +291,15 @@ class SimulatedExchange:
 
     def _fill(self, account: Account, order: Order, qty: Decimal, found: Match, events: list[Event]) -> None:
         request, rules, at_us = order.request, self.rules[order.request.symbol], max(self.tick.at_us, order.updated_us)
-        tier = account.tier(self.terms.fee_tiers, at_us)
+        cost = found.price * (1 + self._on_top(account, request))
+        fee, fee_asset = self._fee(account, order, qty, found, at_us)
         order.filled_qty += qty
         order.filled_value += qty * found.price
+        order.fills += 1
+        if account.face == "coinbase":
+            order.fees += fee
         left = order.remaining
-        complete = left == 0 if request.qty is not None else floor_to(left / found.price, rules.min_trade_increment) == 0
+        complete = left == 0 if request.qty is not None else floor_to(left / cost, rules.min_trade_increment) == 0
         fill = Fill(
             execution_id=str(uuid5(NAMESPACE_URL, f"{account.id}:execution:{len(account.fills)}")),
             order_id=order.id,
@@ -234,14 +308,8 @@ class SimulatedExchange:
             side=request.side,
             qty=qty,
             price=found.price,
-            fee=fee_taken(
-                side=request.side,
-                qty=qty,
-                price=found.price,
-                fee_bps=tier.maker_bps if found.maker else tier.taker_bps,
-                increment=rules.min_trade_increment,
-            ),
-            fee_asset=request.symbol.split("/")[0 if request.side == "buy" else 1],
+            fee=fee,
+            fee_asset=fee_asset,
             liquidity="maker" if found.maker else "taker",
             at_us=at_us,
             cumulative_qty=order.filled_qty,
@@ -286,6 +354,7 @@ class SimulatedExchange:
             return min(units, account.position(request.symbol).available)
         if request.notional is not None:
             return order.remaining
+        factor = 1 + self._on_top(account, request)
         if request.limit_price is not None:
-            return order.remaining * request.limit_price
-        return min(order.remaining * price * _MARKET_MARGIN, account.available_cash)
+            return order.remaining * request.limit_price * factor
+        return min(order.remaining * price * _MARKET_MARGIN * factor, account.available_cash)

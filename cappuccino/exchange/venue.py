@@ -1,14 +1,16 @@
 """What a venue demands of an order, and what it charges.
 
 Sizes come from the venue (`/v2/assets`); the defaults here are the simulated exchange's.
-Fee tiers: Alpaca's published crypto schedule by 30-day volume, maker / taker in bps.
+Fee tiers: the published schedules by 30-day volume, maker / taker in bps. Alpaca takes the fee from the asset received,
+Coinbase in quote currency on both sides; what Coinbase really charges is told with each fill and by `transaction_summary`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
+from typing import Literal
 
 from cappuccino.core.errors import InvalidInput
 from cappuccino.core.money import dec
@@ -18,19 +20,21 @@ MONEY_INCREMENT = Decimal("0.000000001")
 _PRICE_DIGITS = 7
 _SIZE_DIGITS = 3
 
+Face = Literal["alpaca", "coinbase"]
 
 SIMULATED_MIN_NOTIONAL = Decimal(1)  # quote currency
 
 
 @dataclass(frozen=True, kw_only=True)
 class AssetRules:
-    """One asset's sizes. Quantities in base units, prices in quote currency."""
+    """One asset's sizes. Quantities in base units, prices and notionals in quote currency."""
 
     symbol: str
     min_order_size: Decimal
     min_trade_increment: Decimal
     price_increment: Decimal
     min_notional: Decimal = SIMULATED_MIN_NOTIONAL
+    notional_increment: Decimal = MONEY_INCREMENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,23 @@ ALPACA_FEE_TIERS = tuple(
         (25_000_000, 2, 13),
         (50_000_000, 2, 12),
         (100_000_000, 0, 10),
+    )
+)
+
+
+COINBASE_FEE_TIERS = tuple(
+    FeeTier(volume_from_usd=volume, maker_bps=Decimal(maker), taker_bps=Decimal(taker))
+    for volume, maker, taker in (
+        (0, 60, 120),
+        (1_000, 35, 75),
+        (10_000, 25, 40),
+        (50_000, 15, 25),
+        (100_000, 10, 20),
+        (1_000_000, 8, 18),
+        (15_000_000, 6, 16),
+        (75_000_000, 3, 12),
+        (150_000_000, 0, 8),
+        (250_000_000, 0, 5),
     )
 )
 
@@ -76,6 +97,12 @@ def fee_taken(*, side: str, qty: Decimal, price: Decimal, fee_bps: Decimal, incr
     if side == "buy":
         return (qty * fee_bps / 10_000 / increment).to_integral_value(ROUND_UP) * increment
     return (qty * price * fee_bps / 10_000).quantize(MONEY_INCREMENT, rounding=ROUND_UP)
+
+
+def commission(*, qty: Decimal, price: Decimal, fee_bps: Decimal) -> Decimal:
+    """The fee of one fill in quote currency: on top of what a buy costs, out of what a sale brings. Nine decimals, rounded
+    down, so that an amount which includes its fee is never exceeded."""
+    return (qty * price * fee_bps / 10_000).quantize(MONEY_INCREMENT, rounding=ROUND_DOWN)
 
 
 def simulated_rules(symbol: str, price: float | Decimal) -> AssetRules:

@@ -34,7 +34,6 @@ RECORD_OPERATIONS = frozenset(
         "record_promotion",
         "halt",
         "resume",
-        "audit_append",
     }
 )
 

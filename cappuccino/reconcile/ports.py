@@ -196,8 +196,13 @@ class Record(Protocol):
         symbol, this one included. The bundles of one Deployment are opened together and corrected for together."""
         ...
 
-    async def record_promotion(self, *, promotion: Promotion) -> None:
-        """Repeating the newest row of (deployment, subject) with the same action adds nothing."""
+    async def record_promotion(self, *, promotion: Promotion, about: str) -> None:
+        """The row and its audit row, of the object `about`, or neither. Repeating the newest row of (deployment, subject) adds
+        nothing.
+
+        Raises:
+            Conflict: a start without a standing approval.
+        """
         ...
 
     async def promotions(self, deployment_uid: str) -> list[Promotion]: ...
@@ -222,8 +227,6 @@ class Record(Protocol):
     async def record_of_account(self, name: str) -> AccountRecord: ...
 
     # --- audit
-    async def audit_append(self, *, actor: str, action: str, subject: str, body: Mapping[str, Any]) -> int: ...
-
     async def audit(self, *, limit: int = 100) -> list[AuditRow]:
         """The newest rows, oldest first."""
         ...

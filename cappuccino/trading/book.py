@@ -1,7 +1,7 @@
 """Positions and cash from fills: a pure fold. The fills of the journal are the book; nothing else is.
 
-- A buy of q at p with fee f (base units) takes q p from cash and adds q - f units. A sale of q at p with fee f
-  (quote currency) takes q units and adds q p - f to cash.
+- A buy of q at p with fee f takes q p from cash and adds q - f units; where f is in quote currency (Coinbase), it takes
+  q p + f and adds q. A sale of q at p with fee f (quote currency) takes q units and adds q p - f to cash.
 - Average entry is the quantity-weighted average price of the buys of the open position; sales leave it.
 - A trade is flat to flat per symbol, net of fees. A position is open while it can be sold: below the venue's smallest
   order it is flat, and what is left is dust, carried into the next position.
@@ -25,7 +25,8 @@ from cappuccino.trading.orders import Side
 
 @dataclass(frozen=True, kw_only=True)
 class Fill:
-    """One execution with its fee. `fee` is in `fee_asset`: the base asset of a buy, the quote asset of a sale."""
+    """One execution with its fee. `fee` is in `fee_asset`: the quote asset, or on a buy the base asset where the venue takes
+    the fee from what is received."""
 
     execution_id: str
     client_order_id: str
@@ -36,6 +37,10 @@ class Fill:
     fee: Decimal
     fee_asset: str
     filled_at: datetime
+
+    @property
+    def fee_in_units(self) -> bool:
+        return self.fee_asset == self.symbol.partition("/")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +98,19 @@ def apply(book: Book, fill: Fill) -> Book:
     """`book` after `fill`.
 
     Raises:
-        InvariantViolation: a sale of more than is held, or a number that is not positive.
+        InvariantViolation: a sale of more than is held or with a fee in units, or a number that is not positive.
     """
     if fill.qty <= 0 or fill.price <= 0 or fill.fee < 0:
         raise InvariantViolation(
             f"fill {fill.execution_id}: qty {fill.qty}, price {fill.price}, fee {fill.fee} must be positive"
         )
-    return _buy(book, fill) if fill.side == "buy" else _sell(book, fill)
+    if fill.side == "buy":
+        return _buy(book, fill)
+    if fill.fee_in_units:
+        raise InvariantViolation(
+            f"fill {fill.execution_id}: the fee of a sale is in {fill.fee_asset}: no venue we know does so"
+        )
+    return _sell(book, fill)
 
 
 def replay(opening: Book, fills: Iterable[Fill]) -> Book:
@@ -110,8 +121,11 @@ def replay(opening: Book, fills: Iterable[Fill]) -> Book:
 
 
 def _buy(book: Book, fill: Fill) -> Book:
-    cost, added = fill.qty * fill.price, fill.qty - fill.fee
-    fees = fill.fee * fill.price
+    value = fill.qty * fill.price
+    if fill.fee_in_units:
+        cost, added, fees = value, fill.qty - fill.fee, fill.fee * fill.price
+    else:
+        cost, added, fees = value + fill.fee, fill.qty, fill.fee
     held = book.holdings.get(fill.symbol)
     dust = dict(book.dust)
     if held is None:
@@ -140,7 +154,7 @@ def _buy(book: Book, fill: Fill) -> Book:
         holdings={**book.holdings, fill.symbol: held},
         dust=dust,
         fees=book.fees + fees,
-        volume=book.volume + cost,
+        volume=book.volume + value,
     )
 
 

@@ -5,7 +5,8 @@ Rules:
   database is away and the lease still runs; their ids are deterministic, and they are journalled when it is back.
 - A token of the lease is looked at before every send.
 - An order whose outcome is UNKNOWN is resolved by client order id before anything else is sent. Absent at the venue
-  it is sent again under its old id if it is still wanted (the venue refuses a second one), else canceled.
+  it is sent again under its old id if it is still wanted (the venue refuses a second one), else canceled. It is never
+  rejected: a request that was lost sight of may still arrive, and a fill of a canceled order counts.
 - An order is settled when it is terminal and its executions add up; what the stream did not tell is fetched.
 - A fill enters the book with its fee. Streams do not say it: a venue that posts fees with fills is asked once per batch,
   elsewhere the schedule is charged.
@@ -25,6 +26,7 @@ from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.telemetry.traces import span
 from cappuccino.trading.book import Book, Fill, apply
+from cappuccino.trading.drift import DriftMeter
 from cappuccino.trading.fees import FeeSchedule
 from cappuccino.trading.lease import LeaseKeeper
 from cappuccino.trading.orders import Execution, Intent, Order, OrderState, Report, execute, observe, state_of
@@ -70,8 +72,10 @@ class Desk:
         metrics: TraderMetrics,
         monotonic: Callable[[], float],
         ask_for_fees: bool = True,
+        drift: DriftMeter | None = None,
     ) -> None:
-        """`ask_for_fees`: the venue posts a fill's fee with the fill, though the stream does not say it."""
+        """`ask_for_fees`: the venue posts a fill's fee with the fill, though the stream does not say it. `drift`: measures what
+        fills cost; None where it is not known what they should."""
         self.broker = broker
         self.orders: dict[str, Order] = {}
         self.quotes: dict[str, Quote] = {}
@@ -82,10 +86,11 @@ class Desk:
         self.bought: dict[str, Decimal] = {}  # last price paid by symbol, since the caller took it
         self.now: datetime | None = None
         self.wanted: Callable[[Intent], bool] = lambda _: True  # whether what never reached the venue is sent again
+        self.cancel_entries: Callable[[], bool] = lambda: False  # whether an entry that is open is not waited for
         self._unsettled: set[str] = set()
         self._ledger, self._feed, self._lease = ledger, feed, lease
         self._fees, self._metrics, self._monotonic = fees, metrics, monotonic
-        self._ask_for_fees = ask_for_fees
+        self._ask_for_fees, self._drift = ask_for_fees, drift
         self.recent_fills: deque[Fill] = deque(maxlen=1000)
         self.sent_at: deque[datetime] = deque(maxlen=1000)  # market times of what was sent, oldest first
         self._known: set[str] = set()
@@ -106,7 +111,9 @@ class Desk:
             book = apply(book, fill)
             self.recent_fills.append(fill)
             self._known.add(fill.execution_id)
+            self._count_cost(fill)
         self.book = book
+        self._tell_drift()
 
     @property
     def known_executions(self) -> set[str]:
@@ -116,6 +123,11 @@ class Desk:
     def unfinished(self) -> list[Order]:
         return [self.orders[i] for i in sorted(self._unsettled)]
 
+    @property
+    def unsent(self) -> bool:
+        """Whether orders are journalled that the next process is to send."""
+        return any(self.orders[i].state is OrderState.INITIALIZED for i in self._unsettled)
+
     def adopt(self, intent: Intent) -> None:
         """An order that was sent without the journal: journal it now, as UNKNOWN."""
         self._unjournalled.append(intent)
@@ -124,7 +136,8 @@ class Desk:
     # --- sending ------------------------------------------------------------------------------------
 
     def send(self, intents: Sequence[Intent], *, state: Json) -> list[Order]:
-        """Journal what is new, send what was not sent, and return when all of it is settled.
+        """Journal what is new, send what was not sent, and return when all of it is settled. Asked to stop, it sends no further
+        entry: those stay INITIALIZED, for the next process.
 
         Raises:
             Fenced, Halted: nothing of it was sent. RetryLater: the database is away and not all of it is protective.
@@ -142,9 +155,11 @@ class Desk:
             self.sent_at.append(intent.created_at)
         for intent in intents:
             if self.orders[intent.client_order_id].state is OrderState.INITIALIZED:
+                if not intent.is_exit and self.stopping():
+                    break
                 self._submit(intent.client_order_id)
         reach("submitted")
-        self.settle([i.client_order_id for i in intents])
+        self.settle([i.client_order_id for i in intents if self.orders[i.client_order_id].state is not OrderState.INITIALIZED])
         reach("settled")
         return [self.orders[i.client_order_id] for i in intents]
 
@@ -168,6 +183,7 @@ class Desk:
         """An order of ours that is not sent."""
         at = self.now or order.intent.created_at
         self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason=reason)), at)
+        self._metrics.refused("denied")
 
     def _submit(self, client_order_id: str) -> None:
         order = self.orders[client_order_id]
@@ -240,6 +256,8 @@ class Desk:
                 if now - started > PATIENCE_SECONDS and not canceled:
                     canceled = True
                     self._cancel(self.orders[i] for i in pending)
+                elif self.cancel_entries():
+                    self._cancel(order for i in pending if not (order := self.orders[i]).intent.is_exit)
             except RetryLater as error:
                 log.warning("venue_away", pending=len(pending), error=str(error))
                 if self.stop_requested() is not None:
@@ -259,30 +277,51 @@ class Desk:
             order = self._report(order, found)
         elif order.state is OrderState.UNKNOWN:
             if self._lease.alive and self.wanted(order.intent):
-                self.orders[order.id] = observe(order, Report(state=OrderState.SUBMITTED, at=order.intent.created_at))
-                sent = self.orders[order.id]
-                self._take(sent, self._send(sent.intent))
+                self._send_again(order)
             else:
                 self.abandon(order, reason="absent at the venue and no longer wanted", at=self.now or order.intent.created_at)
             return
-        if order.filled_qty != order.reported_qty:
-            for fill in self.broker.fills_since(order.intent.created_at - _LOOK_BACK):
+        if found is not None and order.filled_qty != order.reported_qty:
+            entered_at = min(order.intent.created_at, found.created_at or found.at)  # two clocks: ours may be ahead
+            for fill in self.broker.fills_since(entered_at - _LOOK_BACK):
                 if fill.client_order_id == order.id or fill.venue_order_id == order.venue_order_id:
                     self._execute(self.orders[order.id], fill.execution, charged=True)
 
+    def _send_again(self, order: Order) -> None:
+        """Under the same id. Refused, it is no rejection: the first request may still be under way, and be filled."""
+        at = self.now or order.intent.created_at
+        sent = self.orders[order.id] = observe(order, Report(state=OrderState.SUBMITTED, at=at))
+        outcome = self._send(sent.intent)
+        if not isinstance(outcome, Refused) or outcome.code == _DUPLICATE:
+            self._take(sent, outcome)
+            return
+        log.warning("order_refused_when_sent_again", order=order.id, code=outcome.code, message=outcome.message)
+        reason = f"refused when it was sent again: {outcome.code}: {outcome.message}"
+        unknown = self._set(observe(sent, Report(state=OrderState.UNKNOWN, at=at, reason=reason)), at)
+        found = self.broker.order_by_client_id(order.id)
+        if found is not None:
+            self._report(unknown, found)
+        else:
+            self.abandon(unknown, reason=reason, at=at)
+
     def _cancel(self, orders: Iterable[Order]) -> None:
+        if not self._lease.alive:
+            return
         for order in orders:
             current = self.orders[order.id]
             if not current.terminal and current.venue_order_id is not None:
                 log.warning("order_canceled_for_patience", order=order.id, state=str(current.state))
                 self.broker.cancel(current.venue_order_id)
 
-    def cancel_open(self) -> None:
-        """Cancel whatever of ours the venue still works on, and see it through."""
+    def deny_unsent(self) -> None:
+        """End what was journalled and never sent."""
         for order in self.unfinished:
             if order.state is OrderState.INITIALIZED and self.broker.order_by_client_id(order.id) is None:
                 self._deny(order, "never sent, and no longer wanted")
-        orders = self.unfinished
+
+    def cancel_open(self) -> None:
+        """Cancel whatever of ours the venue still works on, and see it through."""
+        orders = [order for order in self.unfinished if order.state is not OrderState.INITIALIZED]
         self._cancel(orders)
         self.settle([order.id for order in orders])
 
@@ -308,6 +347,12 @@ class Desk:
             self.deferred.append(event)
         return True
 
+    def stopping(self) -> bool:
+        """Whether we are asked to stop, by what has arrived until now."""
+        while self.pump(0.0):
+            pass
+        return self.stop_requested() is not None
+
     def stop_requested(self) -> Stop | None:
         return next((e for e in self.deferred if isinstance(e, Stop)), None)
 
@@ -321,6 +366,8 @@ class Desk:
         if order is None:
             self.gap = self.gap or (event.fill is not None and event.fill.execution.execution_id not in self._known)
             return
+        if order.terminal and event.fill is not None and event.fill.execution.execution_id not in self._known:
+            self.gap = True  # a request that we gave up on has arrived after all
         order = self._set(observe(order, event.report), event.report.at)
         if event.fill is not None:
             self._execute(order, event.fill.execution)
@@ -364,6 +411,18 @@ class Desk:
         if fill.side == "buy":
             self.bought[fill.symbol] = fill.price
         self._metrics.filled(intent.side, fill)
+        self._count_cost(fill)
+        self._tell_drift()
+
+    def _count_cost(self, fill: Fill) -> None:
+        if self._drift is not None:
+            intent = self.orders[fill.client_order_id].intent
+            self._drift.count(fill, decision=intent.decision, reason=intent.reason, quote_price=intent.quote_price)
+
+    def _tell_drift(self) -> None:
+        drift = self._drift.drift() if self._drift is not None else None
+        if drift is not None:
+            self._metrics.drifted(drift)
 
     def _set(self, order: Order, at: datetime) -> Order:
         before = self.orders.get(order.id)

@@ -41,7 +41,7 @@ class FeeSchedule:
             qty=execution.qty,
             price=execution.price,
             fee=fee,
-            fee_asset=base if side == "buy" else quote,
+            fee_asset=execution.fee_asset or (base if side == "buy" else quote),
             filled_at=execution.at,
         )
         self.count(fill)

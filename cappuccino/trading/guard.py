@@ -1,24 +1,29 @@
-"""What ends positions: barriers on every quote, halts, and the drawdown that causes one.
+"""What ends positions: barriers on every quote, halts, and the circuit breaker that causes one.
 
 Protective exits need no bar, no model and no entry rights. They sell the whole position; what does not fill is tried
-again at the next quote, under the next deterministic id of that position and reason.
+again at the next quote, under the next deterministic id of that position and reason; what the venue rejects is tried
+again after a pause that doubles up to a minute of market time, so that a venue which refuses is not flooded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from cappuccino.core.errors import RetryLater
 from cappuccino.core.money import floor_to
-from cappuccino.risk.limits import Exposure, Proposal, Veto, drawdown_breach, review
+from cappuccino.risk.breaker import Standing, trip
+from cappuccino.risk.day import today
 from cappuccino.risk.positions import Watch, advance
+from cappuccino.risk.review import Proposal, Veto, review
 from cappuccino.telemetry.logs import get_logger
-from cappuccino.trading.orders import Intent
-from cappuccino.trading.planning import minimum_notional
+from cappuccino.trading.facts import exposure_of, refusal_of
+from cappuccino.trading.orders import Intent, OrderState
 from cappuccino.trading.recovery import exit_attempts, exit_id
 from cappuccino.trading.situation import Situation
 
+LONGEST_PAUSE_SECONDS = 60  # between two tries of an exit that the venue rejects
 SAVE_PEAKS_SECONDS = 1.0  # on a venue that does not wait for us; in lockstep every peak is saved
 
 log = get_logger(__name__)
@@ -29,43 +34,42 @@ class Guard:
         self._in = situation
         self._save_every = 0.0 if lockstep else SAVE_PEAKS_SECONDS
         self._saved = float("-inf")
+        self._rejected: dict[str, tuple[int, datetime]] = {}  # by position: how often in a row, and when to try again
 
     def look(self, symbols: Collection[str]) -> None:
         """Let the barriers look at the newest quotes of `symbols`. Raises RetryLater when a peak cannot be saved; while the
         database is known to be away it is not tried."""
-        at, moved = self._in, False
+        at, moved, prices = self._in, False, self._in.prices
         for symbol in sorted(at.state.watches.keys() & set(symbols)):
+            if symbol not in prices:
+                quote = at.desk.quotes[symbol]
+                numbers = {"bid": str(quote.bid), "ask": str(quote.ask)}
+                at.refuse(refusal_of(symbol, "sell", Veto(rule="price", numbers=numbers)))
+                continue
             before = at.state.watches[symbol]
-            reason, watch = advance(before, float(at.desk.quotes[symbol].mid))
+            reason, watch = advance(before, float(prices[symbol]))
             moved = moved or watch is not before
             at.state.watches[symbol] = watch
             if reason:
                 self.exit(watch, reason)
         if symbols:
-            self.check_drawdown(at.marked())
-        if moved and at.monotonic() - self._saved >= self._save_every and not at.lease.database_away:
+            self.check(at.marked())
+        due = moved and at.monotonic() - self._saved >= self._save_every
+        if (due or at.unsaved) and not at.lease.database_away:
             self._saved = at.monotonic()
-            at.ledger.save(at.state.to_json())
+            at.save()
 
     def exit(self, watch: Watch, reason: str) -> None:
         """Sell a whole position, and see it settled."""
         at, symbol, rules = self._in, watch.symbol, self._in.rules[watch.symbol]
-        quote = at.desk.quotes.get(symbol)
-        price = quote.mid if quote is not None else Decimal(0)
+        failures, again_at = self._rejected.get(watch.position_id, (0, at.now))
+        if at.now < again_at:
+            return
         qty = floor_to(at.desk.book.qty(symbol), rules.min_trade_increment)
-        exposure = Exposure(
-            mode=at.mode,
-            equity=at.marked(),
-            cash=at.desk.book.cash,
-            held=qty,
-            close=price,
-            price=price,
-            min_notional=minimum_notional(rules, price),
-            orders_last_hour=0,
-        )
+        exposure = exposure_of(symbol, at.facts(closes={}, equity=at.marked()))
         verdict = review(Proposal(symbol=symbol, side="sell", protective=True, qty=qty), exposure, at.config.limits)
         if isinstance(verdict, Veto):
-            at.refuse(verdict.rule, {"symbol": symbol, "reason": reason, **verdict.numbers})
+            at.refuse({**refusal_of(symbol, "sell", verdict), "reason": reason})
             return
         account = at.config.account
         attempt = exit_attempts(at.desk, watch.position_id, reason, account=account, symbol=symbol)
@@ -79,11 +83,16 @@ class Guard:
             reason=reason,
             created_at=at.now,
             qty=qty,
-            quote_price=price,
+            quote_price=exposure.price,
         )
-        log.info("exit", symbol=symbol, reason=reason, qty=str(qty), price=str(price), attempt=attempt)
-        at.desk.send([intent], state=at.state.to_json())
+        log.info("exit", symbol=symbol, reason=reason, qty=str(qty), price=str(exposure.price), attempt=attempt)
+        (order,) = at.desk.send([intent], state=at.state.to_json())
         at.metrics.exited(reason)
+        if order.state is OrderState.REJECTED:
+            pause = timedelta(seconds=min(2 ** min(failures, 9), LONGEST_PAUSE_SECONDS))
+            self._rejected[watch.position_id] = (failures + 1, at.now + pause)
+        else:
+            self._rejected.pop(watch.position_id, None)
         try:
             if not at.lease.database_away:
                 at.record()
@@ -102,19 +111,62 @@ class Guard:
         at, halted = self._in, self._in.lease.halted_reason
         at.metrics.halted.set(1 if halted else 0)
         at.health.halted = halted
-        if halted is None or at.config.on_halt == "hold":
+        if halted is None:
+            return
+        at.sync()
+        if at.config.on_halt == "hold":
             return
         if at.desk.unfinished:
+            at.desk.deny_unsent()
             at.desk.cancel_open()
         if at.config.on_halt == "flatten" and at.state.watches:
             self.flatten()
+            if at.unsaved and not at.lease.database_away:
+                at.save()
 
-    def check_drawdown(self, equity: Decimal) -> None:
-        """Halt the account when `equity` is too far below the persisted baseline."""
+    def check(self, equity: Decimal) -> None:
+        """What `equity`, seen now, means for the UTC day and the circuit breaker. Raises RetryLater: a halt cannot be stored;
+        then the day stays as it was, and the next look tries again."""
         at = self._in
         at.metrics.drawdown.set(float(1 - equity / at.baseline) if at.baseline else 0.0)
-        breach = drawdown_breach(equity, at.baseline, at.config.limits)
-        if breach is not None and at.lease.halted_reason is None:
-            log.error("halting", reason=breach)
-            at.ledger.halt(breach)
+        before, day = at.state.day, today(at.state.day, now=at.now, equity=equity, limits=at.config.limits)
+        standing = Standing(
+            equity=equity,
+            baseline=at.baseline,
+            day_before=before,
+            day=day,
+            losing_trades=self._losing_trades(),
+            rejected_orders=self._rejected_orders(),
+            failed_decisions=at.state.failed_decisions,
+            failure=at.state.failure,
+        )
+        reason = trip(standing, at.config.limits)
+        if reason is not None and at.lease.halted_reason is None:
+            log.error("halting", reason=reason)
+            at.ledger.halt(reason)
             at.lease.renew()
+        if day is not before:
+            at.state.day, at.unsaved = day, True
+            if day.closed_by:
+                log.warning("day_closed", rule=day.closed_by, opening_equity=str(day.opening_equity), equity=str(equity))
+
+    def _losing_trades(self) -> int:
+        """In a row, up to the newest, since the account was last halted."""
+        since, count = self._in.state.cleared_at, 0
+        for trade in reversed(self._in.desk.book.trades):
+            if trade.profit >= 0 or (since is not None and trade.closed_at <= since):
+                break
+            count += 1
+        return count
+
+    def _rejected_orders(self) -> int:
+        """In a row, up to the newest, since the account was last halted; what the venue has not judged is not counted."""
+        since, count = self._in.state.cleared_at, 0
+        for order in reversed(self._in.desk.orders.values()):
+            if since is not None and order.intent.created_at <= since:
+                break
+            if order.state is OrderState.REJECTED:
+                count += 1
+            elif order.venue_order_id is not None:
+                break
+        return count

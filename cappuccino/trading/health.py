@@ -26,6 +26,7 @@ class Health:
         self._equity: Decimal | None = None
         self._reconciled: datetime | None = None
         self.halted: str | None = None
+        self.degraded: str | None = None  # why no decision is made; barriers go on
         self.lease_alive: Callable[[], bool] = lambda: False
         self.database_away: Callable[[], bool] = lambda: False
 
@@ -51,11 +52,12 @@ class Health:
             age = None if self._bar_seen is None else self._monotonic() - self._bar_seen
             lease, away = self.lease_alive(), self.database_away()
             stale = self._stale_seconds is not None and (age is None or age > self._stale_seconds)
-            trading = self._started and lease and not away and not stale and self.halted is None
+            trading = self._started and lease and not away and not stale and self.halted is None and self.degraded is None
             return trading, {
                 "trading": trading,
                 "started": self._started,
                 "halted": self.halted,
+                "degraded": self.degraded,
                 "lease": lease,
                 "database_away": away,
                 "last_bar_closed_at": None if self._last_bar_closed is None else iso(from_epoch(self._last_bar_closed)),

@@ -9,8 +9,9 @@ INITIALIZED ─▶ SUBMITTED ─▶ ACCEPTED ─▶ PARTIALLY_FILLED ─▶ FILL
 
 Invariants:
 - REJECTED needs a definite refusal; whatever is not known is UNKNOWN and is resolved by client order id.
-- A terminal state is final, with one exception: fills that were under way when an order was canceled or
-  expired still count, and may complete it (the cancel lost the race).
+- A terminal state is final, with two exceptions: fills that were under way when an order was canceled or expired still
+  count, and may complete it (the cancel lost the race); and an order that we gave up without an answer (CANCELED, and the
+  venue never named it) may be refused or expire at the venue afterwards, which changes nothing.
 - A report that is older than what is known (lower rank), or repeats it, is absorbed; everything else that is
   not in the table is an InvariantViolation: stop trading, keep the evidence.
 - Executions are counted once, by execution id. An order is settled when it is terminal and the executions
@@ -167,13 +168,15 @@ class Intent:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """One fill as the venue told it. `fee` is None on a venue that does not say it: then the schedule is charged."""
+    """One fill as the venue told it. `fee` is None on a venue that does not say it: then the schedule is charged. `fee_asset`
+    is None for the asset received."""
 
     execution_id: str
     qty: Decimal
     price: Decimal
     at: datetime
     fee: Decimal | None = None
+    fee_asset: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +241,9 @@ def observe(order: Order, report: Report) -> Order:
 
 
 def _late(order: Order, report: Report) -> bool:
-    """An older non-terminal state of an order that was sent."""
+    """An older non-terminal state of an order that was sent, or the venue's end of one that we had given up."""
+    if order.state is S.CANCELED and order.venue_order_id is None and report.state in (S.REJECTED, S.EXPIRED):
+        return True
     if report.state in TERMINAL or order.state is S.DENIED:
         return False
     return order.terminal or _RANK[report.state] <= _RANK[order.state]

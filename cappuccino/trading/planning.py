@@ -1,8 +1,9 @@
 """From a closed bar to what is asked for: the view, and the orders that its targets need. Pure.
 
-Orders are planned at the decision's close by `risk/sizing.plan`, each is reviewed by `risk/limits`, and only then
-does the decision become a row. Sells are sized here; buys keep their gross notional, and are shrunk to the cash that
-is there once the sells are over (`fit_buys`).
+Orders are planned at the decision's close by `risk/sizing.plan`, each is reviewed by `risk/review`, and only then
+does the decision become a row. Sells are sized here; buys keep their gross notional. Once the sells are over, the buys
+are shrunk to the cash that is then there (`fit_buys`), and reviewed again on what is then true (`review_buys`): that is
+the review before sending, and both are the same rules.
 
 A trader whose limit is below the bundle's maximum weight (live's 10 %) multiplies every target by the ratio and shows
 the strategy its weights divided by it: the bundle decides as it was trained, and nothing is clipped.
@@ -11,21 +12,29 @@ the strategy its weights divided by it: the bundle decides as it was trained, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from math import isfinite
 
 import numpy as np
 
-from cappuccino.core.money import ZERO, dec, floor_to
-from cappuccino.exchange.venue import MONEY_INCREMENT, AssetRules
+from cappuccino.core.money import dec, floor_to
+from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import BoolArray, FloatArray
-from cappuccino.risk.limits import Exposure, Limits, Pass, Proposal, Shrink, TradingMode, Veto, review
+from cappuccino.risk.limits import Limits
 from cappuccino.risk.positions import NEVER, Watch
+from cappuccino.risk.review import Proposal, Shrink, Veto, review
 from cappuccino.risk.sizing import Sizing, plan, shrink
-from cappuccino.strategies.interface import Contract, Target, View
+from cappuccino.strategies.interface import Contract, Decision, Strategy, Target, View
+from cappuccino.telemetry.logs import get_logger
 from cappuccino.trading.book import Book
+from cappuccino.trading.facts import Facts, exposure_of, minimum_notional, refusal_of, refusals_of, review_buys
 from cappuccino.trading.ports import Json
+
+_WHY_MAX = 300  # characters of an error that are stored
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,85 +84,51 @@ def view_of(
     )
 
 
-def minimum_notional(rules: AssetRules, price: Decimal) -> Decimal:
-    """The smallest order that the venue takes at this price, in quote currency."""
-    return max(rules.min_notional, rules.min_order_size * price)
+def decision_of(strategy: Strategy, view: View, memory: Json) -> tuple[Decision, list[Json]]:
+    """What `strategy` decides; when it fails: to hold, with the reason as a refusal.
+
+    A bundle's code is not ours. Whatever it raises must not end the process that guards its positions.
+    """
+    try:
+        return strategy.decide(view, memory), []
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:_WHY_MAX]
+        log.exception("no_decision", error=why)
+        held = Decision(intents=(), memory=memory, trace={"error": why})
+        return held, [{"rule": "no_decision", "verdict": "veto", "numbers": {"error": why}}]
 
 
-def plan_orders(
-    targets: Sequence[Target],
-    view: View,
-    *,
-    symbols: Sequence[str],
-    book: Book,
-    rules: Mapping[str, AssetRules],
-    prices: Mapping[str, Decimal],
-    sizing: Sizing,
-    limits: Limits,
-    mode: TradingMode,
-    orders_last_hour: int,
-) -> Planned:
-    """Orders for `targets`, reviewed. `prices` are the market's now; an absent one counts as no price, and is refused."""
-    scale = scale_of(limits, sizing)
-    wanted = {t.symbol: t.weight * scale for t in targets}
-    scaled = Sizing(
-        max_weight=sizing.max_weight * scale,
-        dead_zone=sizing.dead_zone,
-        min_change=sizing.min_change,
-        cash_buffer=sizing.cash_buffer,
-    )
-    close = {s: dec(float(c)) for s, c in zip(symbols, view.close, strict=True)}
-    minimum = {s: minimum_notional(rules[s], close[s]) for s in symbols}
-    equity = book.equity(close)
+def plan_orders(targets: Sequence[Target], view: View, facts: Facts, *, symbols: Sequence[str], sizing: Sizing) -> Planned:
+    """Orders for `targets`, reviewed: sells first, then buys as if the sells were over and the cash were there."""
+    wanted, refusals = _wanted(targets, symbols, scale_of(facts.limits, sizing))
     sell_qty, buy_notional = plan(
         np,
         target=np.array([wanted.get(s, 0.0) for s in symbols]),
         hold=np.array([s not in wanted for s in symbols]) | ~view.tradable,
         equity=np.float64(view.equity_usd),
-        holdings=np.array([float(book.qty(s)) for s in symbols]),
+        holdings=np.array([float(facts.book.qty(s)) for s in symbols]),
         close=view.close,
-        min_notional=np.array([float(minimum[s]) for s in symbols]),
-        sizing=scaled,
+        min_notional=np.array([float(minimum_notional(facts.rules[s], facts.closes[s])) for s in symbols]),
+        sizing=replace(sizing, max_weight=sizing.max_weight * scale_of(facts.limits, sizing)),
     )
     sells: dict[str, Decimal] = {}
-    buys: dict[str, Decimal] = {}
-    refusals: list[Json] = []
-    sent = orders_last_hour
-    for symbol, qty, notional in zip(symbols, sell_qty.tolist(), buy_notional.tolist(), strict=True):
-        if qty <= 0 and notional <= 0:
+    for symbol, qty in zip(symbols, sell_qty.tolist(), strict=True):
+        if not qty > 0:
             continue
-        side = "sell" if qty > 0 else "buy"
-        increment = rules[symbol].min_trade_increment
-        held = floor_to(book.qty(symbol), increment)
-        closing = qty > 0 and wanted[symbol] <= 0
-        proposal = Proposal(
-            symbol=symbol,
-            side="sell" if qty > 0 else "buy",
-            protective=False,
-            qty=held if closing else floor_to(dec(qty), increment),
-            notional=floor_to(dec(notional), MONEY_INCREMENT),
-        )
-        exposure = Exposure(
-            mode=mode,
-            equity=equity,
-            cash=equity,  # what is there after the sells is not known yet: fit_buys holds buys to it
-            held=held,
-            close=close[symbol],
-            price=prices.get(symbol, ZERO),
-            min_notional=minimum[symbol],
-            orders_last_hour=sent,
-        )
-        verdict = review(proposal, exposure, limits)
-        if not isinstance(verdict, Pass):
-            refusals.append(_refusal(symbol, side, verdict))
-        if isinstance(verdict, Veto):
-            continue
-        sent += 1
-        if side == "sell":
+        increment = facts.rules[symbol].min_trade_increment
+        asked = facts.book.qty(symbol) if wanted[symbol] <= 0 else dec(qty)
+        proposal = Proposal(symbol=symbol, side="sell", protective=False, qty=floor_to(asked, increment))
+        verdict = review(proposal, exposure_of(symbol, facts, sent=len(sells)), facts.limits)
+        refusals += refusals_of(proposal, verdict)
+        if not isinstance(verdict, Veto):
             sells[symbol] = floor_to(verdict.amount, increment) if isinstance(verdict, Shrink) else proposal.qty
-        else:
-            buys[symbol] = floor_to(verdict.amount, MONEY_INCREMENT) if isinstance(verdict, Shrink) else proposal.notional
-    return Planned(sells=sells, buys=buys, refusals=tuple(refusals))
+    asked_buys = {
+        s: floor_to(dec(n), facts.rules[s].notional_increment)
+        for s, n in zip(symbols, buy_notional.tolist(), strict=True)
+        if n > 0
+    }
+    buys, refused = review_buys(asked_buys, facts, cash=None, sold=sells)
+    return Planned(sells=sells, buys=buys, refusals=(*refusals, *refused))
 
 
 def fit_buys(
@@ -175,17 +150,19 @@ def fit_buys(
         min_notional=np.array([float(minimum_notional(rules[s], closes[s])) for s in symbols]),
         sizing=sizing,
     )
-    amounts = {s: min(floor_to(dec(x), MONEY_INCREMENT), buys[s]) for s, x in zip(symbols, fitted.tolist(), strict=True)}
+    amounts = {
+        s: min(floor_to(dec(x), rules[s].notional_increment), buys[s]) for s, x in zip(symbols, fitted.tolist(), strict=True)
+    }
     return {s: amount for s, amount in amounts.items() if amount > 0}
 
 
-def _refusal(symbol: str, side: str, verdict: Shrink | Veto) -> Json:
-    amount = {"sent": str(verdict.amount)} if isinstance(verdict, Shrink) else {}
-    return {
-        "symbol": symbol,
-        "side": side,
-        "verdict": type(verdict).__name__.lower(),
-        "rule": verdict.rule,
-        "numbers": dict(verdict.numbers),
-        **amount,
-    }
+def _wanted(targets: Sequence[Target], symbols: Sequence[str], scale: float) -> tuple[dict[str, float], list[Json]]:
+    """Scaled target weights by symbol; a target that is no number, or of a symbol that is not traded, is refused."""
+    wanted: dict[str, float] = {}
+    refusals: list[Json] = []
+    for target in targets:
+        if target.symbol in symbols and isfinite(target.weight):
+            wanted[target.symbol] = target.weight * scale
+        else:
+            refusals.append(refusal_of(target.symbol, "", Veto(rule="unknown", numbers={"weight": str(target.weight)})))
+    return wanted, refusals

@@ -42,7 +42,8 @@ class VenueAccount:
 
 @dataclass(frozen=True, kw_only=True)
 class VenueOrder:
-    """An order as the venue tells it. `client_order_id` is the venue's own when we did not set one."""
+    """An order as the venue tells it. `client_order_id` is the venue's own when we did not set one. `at`: of its last change;
+    `created_at`: by the venue's clock, None when it does not say."""
 
     client_order_id: str
     venue_order_id: str
@@ -53,6 +54,7 @@ class VenueOrder:
     at: datetime
     qty: Decimal | None = None
     notional: Decimal | None = None
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,17 +11,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
+from cappuccino.core.clock import from_epoch
 from cappuccino.core.errors import RetryLater
 from cappuccino.core.identifiers import client_order_id
+from cappuccino.trading.facts import review_buys
 from cappuccino.trading.orders import ENTRY_REASON, Intent, Side
 from cappuccino.trading.planning import fit_buys
-from cappuccino.trading.ports import Halted
+from cappuccino.trading.ports import Halted, Json
 from cappuccino.trading.situation import Situation
 
 
 class Rebalance:
     def __init__(self, situation: Situation) -> None:
         self._in = situation
+        self._last_review: tuple[int, dict[str, Decimal]] | None = None  # of the decision at this time
 
     def wanted(self, intent: Intent) -> bool:
         """Whether an order that never reached the venue is still to be sent."""
@@ -40,7 +43,7 @@ class Rebalance:
         if at.state.step == "done":
             return
         if not at.in_time:
-            at.refuse("late", {"decision": at.decision, "step": at.state.step})
+            at.refuse(self._refusal("late"))
             self._finish()
             return
         try:
@@ -51,20 +54,32 @@ class Rebalance:
                 self._begin_buys()
             else:
                 at.desk.send(self._buys(at.state.buys), state=at.state.to_json())
+            if at.desk.unsent:
+                return
         except Halted as halted:
             at.lease.renew()
-            at.refuse("halted", {"reason": str(halted), "step": at.state.step})
+            at.refuse(self._refusal("halted", reason=str(halted)))
         self._finish()
 
     def _begin_buys(self) -> None:
         """The step and its orders become the record's in one transaction."""
         at = self._in
-        fitted = fit_buys(
-            at.state.buys, cash=at.desk.book.cash, closes=at.state.closes, rules=at.rules, sizing=at.config.sizing
-        )
+        fitted = self._reviewed()
         buying = replace(at.state, step="buys", buys=fitted)
         at.desk.send(self._buys(fitted), state=buying.to_json())
         at.state.step, at.state.buys = "buys", fitted
+
+    def _reviewed(self) -> dict[str, Decimal]:
+        """The buys that fit and may be sent now. Once per decision: what may have been journalled must not become another."""
+        at, closes, cash = self._in, self._in.state.closes, self._in.desk.book.cash
+        if self._last_review is None or self._last_review[0] != at.state.decided:
+            fitted = fit_buys(at.state.buys, cash=cash, closes=closes, rules=at.rules, sizing=at.config.sizing)
+            at.await_quotes(from_epoch(at.state.decided + at.bar_seconds), tuple(fitted))
+            allowed, refusals = review_buys(fitted, at.facts(closes=closes, equity=at.state.equity), cash=cash)
+            for refusal in refusals:
+                at.refuse(refusal)
+            self._last_review = (at.state.decided, allowed)
+        return self._last_review[1]
 
     def _finish(self) -> None:
         at = self._in
@@ -74,6 +89,10 @@ class Rebalance:
         except RetryLater:
             at.state.step = before
             raise
+
+    def _refusal(self, rule: str, **numbers: str) -> Json:
+        numbers = {"decision": self._in.decision, "step": self._in.state.step, **numbers}
+        return {"rule": rule, "verdict": "veto", "numbers": numbers}
 
     def _buys(self, notionals: Mapping[str, Decimal]) -> list[Intent]:
         return [self._intent(symbol, "buy", notional=notional) for symbol, notional in notionals.items()]

@@ -112,7 +112,7 @@ def compare(
     unposted: dict[str, Decimal] = {}
     for fill in recent:
         if now is not None and now - fill.filled_at <= FEE_POSTING_DELAY:
-            key = fill.symbol if fill.side == "buy" else "cash"
+            key = fill.symbol if fill.fee_in_units else "cash"
             unposted[key] = unposted.get(key, ZERO) + fill.fee
     found = []
     for symbol in sorted({*positions, *book.holdings, *book.dust}):

@@ -1,7 +1,7 @@
 """Start-up and recovery are one path: ask the venue, adopt what is ours, cancel what is not, compare, then trade.
 
-1. Orders of the journal that are not settled become UNKNOWN and are resolved by client order id.
-2. Fills since the oldest of them (or since the last agreement) are fetched; those of ours are adopted.
+1. Fills since the oldest order that is not settled (or since the last agreement) are fetched; those of ours are adopted.
+2. Orders of the journal that are not settled become UNKNOWN and are resolved by client order id.
 3. Open orders that the journal lacks are canceled.
 4. Balances are compared with the book. A difference that no event explains raises IntegrityError: we do not trade.
 
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from itertools import product
 
 from cappuccino.core.clock import iso
-from cappuccino.core.errors import IntegrityError
+from cappuccino.core.errors import IntegrityError, RetryLater
 from cappuccino.core.identifiers import client_order_id
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.trading.desk import Desk
@@ -24,7 +24,7 @@ from cappuccino.trading.ports import Broker
 from cappuccino.trading.reconciliation import Difference, Match, compare, match
 
 ATTEMPTS = 8  # exits of one position that may have been sent while the database was away
-_OVERLAP = timedelta(seconds=2)
+_OVERLAP = timedelta(minutes=2)  # clocks that time orders and fills may differ by this much
 _LOOKS = 3  # balances may trail fills for a moment on a real venue
 _PAUSE_SECONDS = 0.5
 
@@ -50,6 +50,17 @@ def reconcile(
         RetryLater: the venue does not answer.
     """
     desk.gap = False
+    try:
+        at = _adopt_missed(desk, broker, account=account, trader_uid=trader_uid, since=since)
+        _compare(desk, broker, account=account, fees_posted_later=fees_posted_later)
+    except RetryLater:
+        desk.gap = True  # what was missed is still missing
+        raise
+    return at
+
+
+def _adopt_missed(desk: Desk, broker: Broker, *, account: str, trader_uid: str, since: datetime) -> datetime:
+    """Everything but the comparison. Fills enter the book oldest first, whatever order they belong to."""
     at = broker.now()
     for order in desk.unfinished:
         if order.state is OrderState.INITIALIZED:
@@ -59,9 +70,9 @@ def reconcile(
     found = _match(desk, broker, since=min(known_since, since) - _OVERLAP, adoptable=set(adoptable))
     for order_id in found.unjournalled:
         _adopt(desk, broker, order_id, adoptable[order_id], account=account, trader_uid=trader_uid, at=at)
-    desk.settle([order.id for order in desk.unfinished])
     for fill in found.fills:
         desk.take_in(fill)
+    desk.settle([order.id for order in desk.unfinished])
     for orphan in found.orphans:
         log.warning("orphan_order_canceled", order=orphan.client_order_id, symbol=orphan.symbol)
         broker.cancel(orphan.venue_order_id)
@@ -72,7 +83,6 @@ def reconcile(
             f"{fill.side} {fill.execution.qty} {fill.symbol} at {iso(fill.execution.at)}: nothing is traded; "
             f"use an account that nothing else trades on"
         )
-    _compare(desk, broker, account=account, fees_posted_later=fees_posted_later)
     return at
 
 
@@ -96,13 +106,16 @@ def _match(desk: Desk, broker: Broker, *, since: datetime, adoptable: set[str]) 
 
 
 def _adoptable(desk: Desk, account: str) -> Mapping[str, tuple[str, str, str]]:
-    """Ids of exits that may have been sent without the journal -> (position id, symbol, reason)."""
-    return {
-        order_id: (held.position_id, held.symbol, reason)
-        for held in desk.book.holdings.values()
-        for reason, attempt in product(EXIT_REASONS, range(ATTEMPTS))
-        if (order_id := exit_id(account, held.position_id, held.symbol, reason, attempt)) not in desk.orders
-    }
+    """Ids of exits that may have been sent without the journal -> (position id, symbol, reason). Of positions in the book, and
+    of those that an unfinished buy may have opened: its fill is not in the journal either while the database is away."""
+    positions = {held.position_id: held.symbol for held in desk.book.holdings.values()}
+    positions |= {order.id: order.intent.symbol for order in desk.unfinished if order.intent.side == "buy"}
+    found: dict[str, tuple[str, str, str]] = {}
+    for (position_id, symbol), reason in product(positions.items(), EXIT_REASONS):
+        sent = exit_attempts(desk, position_id, reason, account=account, symbol=symbol)
+        for attempt in range(sent, sent + ATTEMPTS):
+            found[exit_id(account, position_id, symbol, reason, attempt)] = (position_id, symbol, reason)
+    return found
 
 
 def _adopt(

@@ -9,6 +9,8 @@ Invariants:
   dies anywhere is continued (see `rebalance`), and nothing is done twice.
 - While the database is away no bar is decided and nothing is bought; barriers go on until the lease runs out.
 - Halted: no entries, barriers go on; then `on_halt` (hold, cancel open orders, flatten).
+- A strategy that fails holds: the bar is recorded with the reason, barriers go on, and the circuit breaker counts it.
+  So it is, without a bar, while the venue gives no history to warm up on and something is held.
 
 On a venue that does not wait, a bar that closed while the trader was away gets no decision; the newest one does.
 """
@@ -17,11 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
-from cappuccino.core.clock import from_epoch, iso
-from cappuccino.core.errors import RetryLater
+from cappuccino.core.clock import from_epoch, iso, parse_iso
+from cappuccino.core.errors import CappuccinoError, RetryLater
 from cappuccino.core.failpoints import reach
 from cappuccino.core.money import dec
 from cappuccino.risk.positions import NEVER
@@ -31,22 +33,23 @@ from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.telemetry.traces import span
 from cappuccino.trading.book import Book
 from cappuccino.trading.desk import Desk
+from cappuccino.trading.drift import DriftMeter
 from cappuccino.trading.fees import FeeSchedule
 from cappuccino.trading.guard import Guard
 from cappuccino.trading.health import Health
 from cappuccino.trading.lease import LeaseKeeper
-from cappuccino.trading.planning import plan_orders, scale_of, view_of
+from cappuccino.trading.planning import decision_of, plan_orders, scale_of, view_of
 from cappuccino.trading.ports import Broker, DecisionRow, EquityRow, Feed, Fenced, Json, Ledger, Recovery, Stop, Tick
 from cappuccino.trading.rebalance import Rebalance
 from cappuccino.trading.recovery import reconcile
 from cappuccino.trading.situation import SessionConfig, Situation
 from cappuccino.trading.state import TraderState
-from cappuccino.trading.window import Window
+from cappuccino.trading.window import Series, Window
 
 IDLE_SECONDS = 0.2  # between two looks at the lease when nothing arrives
+WARM_AGAIN_SECONDS = 30.0  # between two tries to take in a history that the venue did not give
 SILENT_STREAM_SECONDS = 10.0  # without a quote of anything held: then they are asked for
 RECONCILE_BARS = 24
-_HOUR = timedelta(hours=1)
 
 log = get_logger(__name__)
 
@@ -66,16 +69,18 @@ class Session:
         metrics: TraderMetrics,
         health: Health,
         monotonic: Callable[[], float],
+        series: Series | None = None,
     ) -> None:
+        """`series`: of the strategy's contract, shared with other sessions; None: its own."""
         self._config = config
         self._strategy = strategy
         self._broker, self._ledger, self._feed, self._lease = broker, ledger, feed, lease
         self._metrics, self._health, self._monotonic = metrics, health, monotonic
-        self._window = Window(strategy.contract, broker)
+        self._window = Window(strategy.contract, broker, series)
         self._memory: Json = {}
         self._bars_since_agreement = 0
         self._due: Tick | None = None
-        self._quoted_at = monotonic()
+        self._quoted_at = self._warmed_at = monotonic()
         self._in: Situation
         self._guard: Guard
         self._rebalance: Rebalance
@@ -89,6 +94,10 @@ class Session:
             Fenced, RetryLater: start again later. UserError, IntegrityError, InvariantViolation: as their names say.
         """
         self.start()
+        return self.trade()
+
+    def trade(self) -> Stop:
+        """What `run` does after the start."""
         while True:
             stop = self._in.desk.stop_requested()
             if stop is not None and (self._due is None or not stop.finished):
@@ -100,18 +109,33 @@ class Session:
             except RetryLater as error:
                 log.warning("waiting", error=str(error))
                 self._lease.check()
-                self._in.desk.pump(IDLE_SECONDS)
+                if self._in.desk.pump(IDLE_SECONDS):
+                    self._in.desk.stopping()
 
     def start(self) -> None:
         """Everything before the first tick: what `open` does, warm-up, what was left unfinished."""
         self._open()
         at = self._in
-        self._window.warm_up(at.now)
         at.baseline = self._ledger.baseline(at.state.opening_cash)
+        self._told(at.state.failure)
+        self._warm_up()
         self._rebalance.complete()
         at.record()
         self._health.started()
         log.info("trading", cash=str(at.desk.book.cash), positions=len(at.desk.book.holdings), last_bar=at.state.last_bar)
+
+    def _warm_up(self) -> None:
+        """Take in the history; while the venue does not give it, what is held is guarded, and nothing is decided."""
+        self._warmed_at = self._monotonic()
+        try:
+            self._window.warm_up(self._in.now)
+        except CappuccinoError as error:
+            if not self._in.state.watches:
+                raise
+            log.warning("no_history", error=str(error))
+            self._told(f"no history: {error}")
+        else:
+            self._told(self._in.state.failure)
 
     def flatten(self) -> None:
         """Reconcile, sell everything, and end: what a deleted trader leaves behind is cash. Needs no model and no history.
@@ -139,12 +163,14 @@ class Session:
             self._memory = recovered.decision.memory
         self._assemble(state, recovered)
         self._in.desk.wanted = self._rebalance.wanted if entries else lambda intent: intent.is_exit
+        self._in.desk.cancel_entries = lambda: self._config.on_halt != "hold" and self._lease.halted_reason is not None
         self._feed.start()
-        self._reconcile(max((f.filled_at for f in recovered.fills), default=self._in.now))
+        self._reconcile(self._certain_until)
 
     def _assemble(self, state: TraderState, recovered: Recovery) -> None:
         contract = self._strategy.contract
-        rules = self._broker.rules(contract.symbols)
+        state.bar_seconds = contract.timeframe.seconds
+        rules, costs = self._broker.rules(contract.symbols), self._config.costs
         desk = Desk(
             broker=self._broker,
             ledger=self._ledger,
@@ -154,6 +180,7 @@ class Session:
             metrics=self._metrics,
             monotonic=self._monotonic,
             ask_for_fees=not self._config.fees_posted_later,
+            drift=None if costs is None else DriftMeter(costs, bar_seconds=contract.timeframe.seconds),
         )
         opening = Book(cash=state.opening_cash, smallest={s: r.min_order_size for s, r in rules.items()})
         desk.restore(book=opening, orders=recovered.orders, fills=recovered.fills)
@@ -179,7 +206,7 @@ class Session:
         if stop.failed is not None:
             raise stop.failed
         if stop.finished:
-            self._reconcile(self._last_fill)
+            self._reconcile(self._certain_until)
         elif self._config.on_halt != "hold":
             self._in.desk.cancel_open()
         self._in.record()
@@ -192,7 +219,7 @@ class Session:
         """One event, or one idle moment."""
         desk = self._in.desk
         if desk.gap:
-            self._reconcile(self._last_fill)
+            self._reconcile(self._certain_until)
         if desk.unwritten and not self._lease.database_away:
             self._in.record()
         if self._due is None:
@@ -202,6 +229,8 @@ class Session:
             else:
                 desk.deferred.remove(self._due)
         self._lease.check()
+        if not self._window.warm and self._monotonic() - self._warmed_at > WARM_AGAIN_SECONDS:
+            self._warm_up()
         if not self._feed.lockstep:
             self._guard.look(self._fresh_quotes())
         self._guard.apply_halt()
@@ -226,7 +255,9 @@ class Session:
         """Act on an instant. Safe to repeat: every part knows whether it was done."""
         at = self._in
         at.desk.now = tick.at
-        if tick.bar_closed:
+        if tick.bar_closed and not self._window.warm:
+            self._warm_up()
+        if tick.bar_closed and self._window.warm:
             started = self._monotonic()
             self._lease.renew()
             self._lease.check()
@@ -240,7 +271,7 @@ class Session:
             self._metrics.decided(self._monotonic() - started)
             self._bars_since_agreement += 1
             if self._bars_since_agreement >= RECONCILE_BARS:
-                self._reconcile(self._last_fill)
+                self._reconcile(self._certain_until)
         if self._feed.lockstep:
             at.await_quotes(tick.at, at.state.watches)
             self._guard.look([s for s in at.state.watches if at.quoted(s, tick.at)])
@@ -257,7 +288,7 @@ class Session:
         state = at.state
         closes = {s: dec(float(c)) for s, c in zip(at.symbols, bar.close, strict=True)}
         equity = at.desk.book.equity(closes)
-        self._guard.check_drawdown(equity)
+        self._guard.check(equity)
         new, row, memory = replace(state, last_bar=bar.ts), None, self._memory
         if not state.first_decision or (bar.ts - state.first_decision) // at.bar_seconds % interval == 0:
             row = self._ask(tick, new, closes)
@@ -279,9 +310,15 @@ class Session:
         reach("committed")
         at.state, self._memory = new, memory
         for refusal in row.refusals if row is not None else ():
-            self._metrics.refused(refusal["rule"])
+            if "times" not in refusal:  # else it was counted when it happened, between two decisions
+                self._metrics.refused(refusal["rule"])
         self._metrics.equity.set(float(equity))
         self._health.committed(bar.ts, equity)
+        self._told(at.state.failure)
+
+    def _told(self, degraded: str) -> None:
+        self._health.degraded = degraded or None
+        self._metrics.degraded.set(1 if degraded else 0)
 
     def _ask(self, tick: Tick, new: TraderState, closes: dict[str, Decimal]) -> DecisionRow:
         """The strategy's decision on the newest bar, planned and reviewed; `new` becomes the state after it."""
@@ -301,22 +338,15 @@ class Session:
             since_stop=new.since_stop,
             scale=scale_of(self._config.limits, self._config.sizing),
         )
-        decision = self._strategy.decide(view, self._memory)
-        planned = plan_orders(
-            decision.intents,
-            view,
-            symbols=at.symbols,
-            book=at.desk.book,
-            rules=at.rules,
-            prices={s: quote.mid for s, quote in at.desk.quotes.items()},
-            sizing=self._config.sizing,
-            limits=self._config.limits,
-            mode=at.mode,
-            orders_last_hour=at.desk.orders_since(tick.at - _HOUR),
-        )
-        refusals = [*new.refusals, *planned.refusals]
+        decision, failure = decision_of(self._strategy, view, self._memory)
+        facts = at.facts(closes=closes, equity=at.desk.book.equity(closes))
+        planned = plan_orders(decision.intents, view, facts, symbols=at.symbols, sizing=self._config.sizing)
+        refusals = [*new.refusals, *failure, *planned.refusals]
+        new.failed_decisions = new.failed_decisions + 1 if failure else 0
+        new.failure = failure[0]["numbers"]["error"] if failure else ""
         new.decided, new.first_decision = bar.ts, new.first_decision or bar.ts
         new.sells, new.buys, new.closes, new.refusals = planned.sells, planned.buys, closes, []
+        new.equity = facts.equity
         new.step = "sells" if planned.sells or planned.buys else "done"
         return DecisionRow(
             bar_at=from_epoch(bar.ts),
@@ -331,10 +361,12 @@ class Session:
     # --- agreement ----------------------------------------------------------------------------------
 
     @property
-    def _last_fill(self) -> datetime:
-        """Fills before it are in the book for certain."""
-        fills = self._in.desk.recent_fills
-        return fills[-1].filled_at if fills else self._in.now
+    def _certain_until(self) -> datetime:
+        """Fills before it are in the book for certain: of the newest one, or of the last agreement where that is older (a fill
+        of an order that we had given up may have come, unheard, before the newest)."""
+        fills, agreed = self._in.desk.recent_fills, self._in.state.reconciled_at
+        newest = fills[-1].filled_at if fills else self._in.now
+        return min(newest, parse_iso(agreed)) if agreed else newest
 
     def _reconcile(self, since: datetime) -> None:
         at = self._in

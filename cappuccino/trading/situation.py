@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
 from cappuccino.core.clock import from_epoch, iso, to_epoch
-from cappuccino.exchange.venue import AssetRules
+from cappuccino.exchange.venue import AssetRules, Costs
 from cappuccino.risk.limits import Limits, TradingMode
 from cappuccino.risk.positions import Watch
 from cappuccino.risk.sizing import Sizing
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.trading.desk import Desk
+from cappuccino.trading.facts import Facts, is_price
 from cappuccino.trading.health import Health
 from cappuccino.trading.lease import LeaseKeeper
 from cappuccino.trading.orders import EXIT_REASONS
-from cappuccino.trading.ports import Broker, Ledger
+from cappuccino.trading.ports import Broker, Json, Ledger
 from cappuccino.trading.state import TraderState
 
 OnHalt = Literal["hold", "cancel", "flatten"]
 QUOTE_PATIENCE_SECONDS = 0.5  # then the quotes of an instant are asked for
 SILENT_SECONDS = 0.02  # after another symbol's quote of that instant: this one has none (its bar is missing)
 _BARRIERS = frozenset(EXIT_REASONS) - {"flatten"}
+_HOUR, _MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
+    """`costs`: what the bundle assumes; None where it is not known, and nothing is compared with it."""
+
     account: str
     trader_uid: str
     bundle_digest: str
@@ -39,11 +43,13 @@ class SessionConfig:
     limits: Limits
     on_halt: OnHalt = "cancel"
     fees_posted_later: bool = False
+    costs: Costs | None = None
 
 
 @dataclass(kw_only=True)
 class Situation:
-    """Mutable; owned by the session's thread. `baseline` is the persisted one, quote currency."""
+    """Mutable; owned by the session's thread. `baseline` is the persisted one, quote currency. `unsaved`: the state has
+    something that must not wait for the next order or bar to be stored."""
 
     config: SessionConfig
     symbols: tuple[str, ...]
@@ -58,6 +64,7 @@ class Situation:
     health: Health
     monotonic: Callable[[], float]
     baseline: Decimal = Decimal(0)
+    unsaved: bool = False
 
     @property
     def now(self) -> datetime:
@@ -79,13 +86,39 @@ class Situation:
         """Whether the bar after the newest decision's is still open."""
         return to_epoch(self.now) < self.state.decided + 2 * self.bar_seconds
 
+    @property
+    def prices(self) -> dict[str, Decimal]:
+        """The market's now, by symbol. A quote with a side that is no price is none."""
+        return {s: quote.mid for s, quote in self.desk.quotes.items() if is_price(quote.bid) and is_price(quote.ask)}
+
     def marked(self) -> Decimal:
         """Equity at the newest quotes, at the decision's closes where there is none."""
-        return self.desk.book.equity({**self.state.closes, **{s: quote.mid for s, quote in self.desk.quotes.items()}})
+        return self.desk.book.equity({**self.state.closes, **self.prices})
+
+    def facts(self, *, closes: Mapping[str, Decimal], equity: Decimal) -> Facts:
+        """What an order is reviewed on now. `closes` and `equity` are the decision's that it follows from."""
+        return Facts(
+            mode=self.mode,
+            now=self.now,
+            day=self.state.day,
+            book=self.desk.book,
+            watches=self.state.watches,
+            equity=equity,
+            closes=closes,
+            quotes=self.desk.quotes,
+            rules=self.rules,
+            limits=self.config.limits,
+            orders_last_hour=self.desk.orders_since(self.now - _HOUR),
+            orders_last_minute=self.desk.orders_since(self.now - _MINUTE),
+        )
 
     def sync(self) -> None:
-        """Make the watches those of the book, and remember which barrier has just sold."""
+        """Make the watches those of the book, and remember which barrier has just sold. What happens while the account is
+        halted does not count for the circuit breaker once it is lifted."""
         state, book = self.state, self.desk.book
+        if self.lease.halted_reason:
+            state.cleared_at = max(self.now, *(trade.closed_at for trade in book.trades[-1:]), state.cleared_at or self.now)
+            state.failed_decisions = 0
         for fill in self.desk.unwritten_fills:
             if self.desk.orders[fill.client_order_id].intent.reason in _BARRIERS:
                 state.since_stop[fill.symbol] = 0
@@ -109,14 +142,21 @@ class Situation:
         """Write what happened together with the state that follows from it. Raises RetryLater."""
         self.sync()
         self.desk.flush(self.state.to_json())
+        self.unsaved = False
 
-    def refuse(self, rule: str, numbers: Mapping[str, str]) -> None:
-        """Remember a refusal for the next decision's row; once per rule and symbol."""
-        known = {(refusal["rule"], refusal["numbers"].get("symbol")) for refusal in self.state.refusals}
-        if (rule, numbers.get("symbol")) not in known:
-            self.state.refusals.append({"rule": rule, "verdict": "veto", "numbers": dict(numbers)})
-            self.metrics.refused(rule)
-            log.warning("refused", rule=rule, numbers=dict(numbers))
+    def save(self) -> None:
+        """Store the state alone. Raises RetryLater."""
+        self.ledger.save(self.state.to_json())
+        self.unsaved = False
+
+    def refuse(self, refusal: Json) -> None:
+        """Keep what was refused between two decisions for the next one's row: one entry per rule, side and symbol, with its
+        first numbers, and how many `times` until when."""
+        self.metrics.refused(refusal["rule"])
+        self.state.refusals, known = _counted(self.state.refusals, {**refusal, "at": self.now.isoformat()})
+        if not known:
+            self.unsaved = True
+            log.warning("refused", **refusal)
 
     # --- quotes of an instant -----------------------------------------------------------------------
 
@@ -135,3 +175,15 @@ class Situation:
             others = any(quote.at >= at for quote in self.desk.quotes.values())
             if not self.desk.pump(min(left, SILENT_SECONDS) if others else left) and others:
                 return
+
+
+def _counted(refusals: Sequence[Json], new: Json) -> tuple[list[Json], bool]:
+    """`refusals` with `new` among them, and whether there was one like it."""
+    names = ("rule", "side", "symbol")
+    kept, known = [], False
+    for refusal in refusals:
+        if all(refusal.get(name) == new.get(name) for name in names):
+            refusal = {**refusal, "times": refusal.get("times", 1) + 1, "until": new["at"]}
+            known = True
+        kept.append(refusal)
+    return (kept if known else [*kept, {**new, "times": 1}]), known

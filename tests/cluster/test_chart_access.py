@@ -35,6 +35,12 @@ from .helm import CHART, TRY, Helm
 PEOPLE = {"viewers": "vera", "editors": "ed", "halters": "hal", "approvers": "ann"}
 AT = "2026-01-01T00:00:00Z"
 Annotations = dict[str, str | None]
+REAL: dict[str, Any] = {"kind": "alpaca", "accountSecretRef": {"name": "desk-live"}}
+LIVE: dict[str, Any] = {"venue": REAL, "mode": "live"}
+ROAD: dict[str, Any] = {
+    "traderTemplate": {"venue": {"kind": "alpaca"}, "mode": "shadow"},
+    "live": {"venue": REAL, "capitalUsd": 1000},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +111,9 @@ def release(api_server: ControlPlane) -> Iterator[Release]:
         annotated(build.trader(), "resumed", calm | resumed),
         annotated(build.deployment(), "fresh", calm),
         annotated(build.deployment(), "approved", calm | approved),
+        annotated(build.deployment(**ROAD), "rehearsed", calm),
+        annotated(build.deployment(**ROAD | {"live": ROAD["live"] | {"dryRun": False}}), "sending", calm),
+        annotated(build.trader(spec=LIVE), "real", calm),
     ):
         kubectl.ok("create", "-f", "-", stdin=json.dumps(document))
     people = [f"--set-json=access.{role}=" + json.dumps([{"kind": "User", "name": user}]) for role, user in PEOPLE.items()]
@@ -147,6 +156,7 @@ MAY = [
     ("ed", "get update patch", (f"{STUDIES}:scale",)),
     ("hal", "get patch halt resume", (TRADERS,)),
     ("ann", "get patch approve", (DEPLOYMENTS,)),
+    ("ann", "approve", (TRADERS,)),
 ]
 MAY_NOT = [
     ("operator", "get list watch create", ("secrets", "configmaps", "nodes", "namespaces", "persistentvolumeclaims")),
@@ -194,6 +204,9 @@ def test_rights_end_at_the_namespace(release: Release) -> None:
 # --- what the policies let through -----------------------------------------------------------------------
 
 SPEC = {"spec": {"maxRestarts": 3}}
+SEND = {"spec": {"live": {"dryRun": False}}}
+TAKES = "dryRun false sends real orders and needs the verb approve on deployments.cappuccino.dev"
+BY_HAND = "a Trader of mode live needs the verb approve on traders.cappuccino.dev"
 SIGNED_HALT = asked(halt="spread", halted_by="hal", halted_at=AT)
 ACCEPTED = [
     ("hal", "trader/calm", asked(halt="spread")),
@@ -212,6 +225,13 @@ ACCEPTED = [
     ("ed", "deployments.cappuccino.dev/approved", {"spec": {"top": 7}}),
     ("ed", "deployments.cappuccino.dev/approved", asked(approve=None, approved_by=None, approve_reason=None)),
     ("operator", "deployments.cappuccino.dev/approved", asked(approve_acted="new")),
+    ("ann", "deployments.cappuccino.dev/rehearsed", SEND),  # this field of the spec, and no other
+    ("ann", "deployments.cappuccino.dev/sending", {"spec": {"live": {"dryRun": True}}}),
+    ("ed", "deployments.cappuccino.dev/sending", {"spec": {"live": {"dryRun": True}}}),
+    ("ed", "deployments.cappuccino.dev/sending", {"spec": {"top": 7}}),
+    ("ed", "deployments.cappuccino.dev/rehearsed", {"spec": {"live": {"capitalUsd": 5000}}}),  # which revokes what was approved
+    ("hal", "trader/real", asked(halt="spread", halted_by="hal")),
+    ("operator", "trader/real", {"spec": {"dryRun": False}}),
 ]
 ONLY_THESE = "lacks the verb update on {}.cappuccino.dev and may change only the annotations"
 REFUSED = [
@@ -278,6 +298,15 @@ REFUSED = [
     ("pat", "deployments.cappuccino.dev/approved", asked(approve=None), "approve needs the verb approve"),
     ("hal", "deployments.cappuccino.dev/fresh", asked(approve="t"), 'User "hal" cannot patch resource "deployments"'),
     ("operator", "deployments.cappuccino.dev/fresh", asked(approve="t", approved_by="ann"), "approve needs the verb approve"),
+    ("ed", "deployments.cappuccino.dev/rehearsed", SEND, TAKES),
+    ("ed", "deployments.cappuccino.dev/fresh", {"spec": ROAD | {"live": ROAD["live"] | {"dryRun": False}}}, TAKES),
+    ("pat", "deployments.cappuccino.dev/rehearsed", SEND, ONLY_THESE.format("deployments")),
+    ("ann", "deployments.cappuccino.dev/rehearsed", {"spec": {"live": {"capitalUsd": 1e6}}}, ONLY_THESE.format("deployments")),
+    ("ann", "deployments.cappuccino.dev/rehearsed", {"spec": {**SEND["spec"], "top": 7}}, ONLY_THESE.format("deployments")),
+    ("ann", "deployments.cappuccino.dev/rehearsed", {"spec": {"live": None}}, ONLY_THESE.format("deployments")),
+    ("ed", "trader/real", {"spec": {"dryRun": False}}, BY_HAND),
+    ("ed", "trader/real", {"spec": {"capitalUsd": 1e6}}, BY_HAND),
+    ("ed", "trader/calm", {"spec": LIVE}, BY_HAND),
 ]
 
 
@@ -315,6 +344,15 @@ def test_one_is_not_born_approved_resumed_or_acted_upon(release: Release) -> Non
     assert release.created("ed", annotated(build.deployment(), "born", {})).returncode == 0
     assert release.created("ed", annotated(build.trader(), "born", {key("halt"): "not yet"})).returncode == 0
     assert release.created(release.operator, annotated(build.trader(), "born", {})).returncode == 0
+
+
+def test_nobody_but_the_operator_and_approvers_makes_what_trades_real_money(release: Release) -> None:
+    born = annotated(build.trader(spec=LIVE), "born", {})
+    assert BY_HAND in release.created("ed", born).stderr
+    assert release.created(release.operator, born).returncode == 0
+    sending = annotated(build.deployment(**ROAD | {"live": ROAD["live"] | {"dryRun": False}}), "born", {})
+    assert TAKES in release.created("ed", sending).stderr
+    assert release.created("ed", annotated(build.deployment(**ROAD), "born", {})).returncode == 0
 
 
 def test_the_status_is_the_operators_and_no_way_around(release: Release) -> None:

@@ -124,7 +124,8 @@ class Served:
 
 @contextmanager
 def served(**options: Any) -> Iterator[Served]:
-    charges = Terms(fee_tiers=flat_fee(Decimal(25)), slippage_bps=Decimal(10))
+    flat = flat_fee(Decimal(25))
+    charges = Terms(fee_tiers=flat, coinbase_fee_tiers=flat, slippage_bps=Decimal(10))
     start = int((T0 + timedelta(hours=HISTORY)).timestamp())
     venue = SimulatedExchange(Tape(market(), start=start, tick_bps=10_000), charges)
     loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""The Broker port: alpaca-py against a real exchange process, and the shadow that only reads from it."""
+"""The Broker port: both faces of a real exchange process by their own clients, and the shadow that only reads from it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import pytest
 from cappuccino.adapters.alpaca import broker as broker_module
 from cappuccino.adapters.alpaca import rest
 from cappuccino.adapters.alpaca.broker import AlpacaBroker
-from cappuccino.adapters.alpaca.feeds import LockstepFeed, open_account
+from cappuccino.adapters.alpaca.feeds import Lockstep, LockstepFeed, open_account
+from cappuccino.adapters.alpaca.inbox import Inbox
 from cappuccino.adapters.alpaca.rest import Credentials, Endpoints
-from cappuccino.adapters.alpaca.streams import Inbox, Streams
+from cappuccino.adapters.alpaca.streams import Streams
+from cappuccino.adapters.coinbase import rest as coinbase_rest
+from cappuccino.adapters.coinbase.broker import CoinbaseBroker
 from cappuccino.core.errors import Conflict, InvalidInput, NotFound, RetryLater
 from cappuccino.core.money import floor_to
 from cappuccino.core.timeframe import Timeframe
@@ -43,9 +46,11 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     started.stop()
 
 
-@pytest.fixture(params=["alpaca", "shadow"])
+@pytest.fixture(params=["alpaca", "coinbase", "shadow"])
 def broker(request: pytest.FixtureRequest, exchange: Exchange) -> Broker:
     name = f"{request.param}-{request.node.name[:30].replace('[', '-').rstrip(']')}"
+    if request.param == "coinbase":
+        return a_coinbase(exchange, name)
     real = an_alpaca(exchange, name)
     if request.param == "alpaca":
         return real
@@ -57,10 +62,16 @@ def an_alpaca(exchange: Exchange, account: str) -> AlpacaBroker:
     return AlpacaBroker(credentials, Endpoints.at(exchange.url), symbols=SYMBOLS, fees_with_fills=True)
 
 
+def a_coinbase(exchange: Exchange, account: str) -> CoinbaseBroker:
+    key = open_account(exchange.url, account, capital_usd="10000", token="", protocol="coinbase")
+    credentials = coinbase_rest.Credentials(key_id=key.key_id, secret_key=key.secret_key)
+    return CoinbaseBroker(credentials, coinbase_rest.Endpoints.at(exchange.url), symbols=SYMBOLS)
+
+
 def an_intent(name: str = "cap-1", *, at: datetime, **fields: Any) -> Intent:
     given = {"symbol": A, "side": "buy", "reason": "target", **fields}
     if "qty" not in given:
-        given.setdefault("notional", D("1000.123456789"))
+        given.setdefault("notional", D("1000.12"))
     return Intent(client_order_id=name, account="acc", trader_uid="u", decision="d", created_at=at, **given)
 
 
@@ -68,14 +79,18 @@ def test_a_market_buy_by_notional_is_filled_and_told_exactly(broker: Broker) -> 
     start = broker.now()
     outcome = broker.submit(an_intent(at=start))
     assert isinstance(outcome, Answered)
-    assert (outcome.order.client_order_id, outcome.order.symbol, outcome.order.status) == ("cap-1", A, "filled")
+    order = broker.order_by_venue_id(outcome.order.venue_order_id)
+    assert order is not None
+    assert (order.client_order_id, order.symbol, order.status) == ("cap-1", A, "filled")
     (fill,) = broker.fills_since(start - timedelta(seconds=1))
     quote = broker.latest_quotes([A])[A]
     assert fill.execution.price > quote.mid
     assert fill.execution.fee is not None
-    assert broker.positions() == {A: fill.execution.qty - fill.execution.fee}
-    assert broker.account().cash_usd == D(10_000) - fill.execution.qty * fill.execution.price
-    assert outcome.order.filled_qty == fill.execution.qty
+    in_cash, in_units = (fill.execution.fee, D(0)) if fill.execution.fee_asset == "USD" else (D(0), fill.execution.fee)
+    assert broker.positions() == {A: fill.execution.qty - in_units}
+    assert broker.account().cash_usd == D(10_000) - fill.execution.qty * fill.execution.price - in_cash
+    assert D(10_000) - broker.account().cash_usd <= D("1000.12")
+    assert order.filled_qty == fill.execution.qty
     assert broker.open_orders() == []
 
 
@@ -93,14 +108,18 @@ def test_everything_that_was_bought_can_be_sold_to_the_last_increment(broker: Br
 
 def test_a_client_order_id_is_acted_on_once_and_can_be_looked_up(broker: Broker) -> None:
     start = broker.now()
-    broker.submit(an_intent(at=start))
+    first = broker.submit(an_intent(at=start))
     again = broker.submit(an_intent(at=start))
-    assert isinstance(again, Refused)
-    assert again.code == "duplicate"
     found = broker.order_by_client_id("cap-1")
     assert found is not None
+    assert isinstance(first, Answered)
+    if isinstance(again, Answered):  # a venue that gives the first order back
+        assert again.order.venue_order_id == first.order.venue_order_id == found.venue_order_id
+    else:
+        assert isinstance(again, Refused)
+        assert again.code == "duplicate"
     assert broker.order_by_venue_id(found.venue_order_id) == found
-    assert found.notional is None or found.notional == D("1000.123456789")
+    assert found.notional is None or found.notional == D("1000.12")
     assert len(broker.fills_since(start - timedelta(seconds=1))) == 1
 
 
@@ -195,8 +214,11 @@ def is_slow(handler: BaseHTTPRequestHandler) -> None:
     says(200, "{}")(handler)
 
 
-@pytest.fixture
-def misbehaving() -> Iterator[tuple[AlpacaBroker, list[Answer], list[str]]]:
+Misbehaving = tuple[AlpacaBroker | CoinbaseBroker, list[Answer], list[str]]
+
+
+@pytest.fixture(params=["alpaca"])
+def misbehaving(request: pytest.FixtureRequest) -> Iterator[Misbehaving]:
     """A broker whose venue gives the queued answers, and the requests it got."""
     answers: list[Answer] = []
     asked: list[str] = []
@@ -214,11 +236,13 @@ def misbehaving() -> Iterator[tuple[AlpacaBroker, list[Answer], list[str]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield (
-        AlpacaBroker(Credentials(key_id="k", secret_key="s"), Endpoints.at(url), symbols=SYMBOLS, fees_with_fills=True),
-        answers,
-        asked,
+    key = coinbase_rest.Credentials(key_id="k", secret_key="A" * 43 + "=")
+    broker: AlpacaBroker | CoinbaseBroker = (
+        AlpacaBroker(Credentials(key_id="k", secret_key="s"), Endpoints.at(url), symbols=SYMBOLS, fees_with_fills=True)
+        if request.param == "alpaca"
+        else CoinbaseBroker(key, coinbase_rest.Endpoints.at(url), symbols=SYMBOLS)
     )
+    yield broker, answers, asked
     server.shutdown()
     server.server_close()
 
@@ -238,17 +262,19 @@ UNCLEAR = {
 }
 
 
+@pytest.mark.parametrize("misbehaving", ["alpaca", "coinbase"], indirect=True)
 @pytest.mark.parametrize("name", UNCLEAR)
 def test_what_proves_nothing_is_unclear_and_is_asked_once(
-    misbehaving: tuple[AlpacaBroker, list[Answer], list[str]], name: str, monkeypatch: pytest.MonkeyPatch
+    misbehaving: Misbehaving, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(coinbase_rest, "READ_SECONDS", 0.3)
     broker, answers, asked = misbehaving
     answers.append(UNCLEAR[name])
     outcome = broker.submit(an_intent(at=datetime.now().astimezone()))
     assert isinstance(outcome, Unclear)
     assert outcome.message
-    assert asked == ["POST /v2/orders"]
+    assert asked in (["POST /v2/orders"], ["POST /api/v3/brokerage/orders"])
     for read in (broker.positions, broker.account, lambda: broker.order_by_client_id("cap-1"), broker.now):
         with pytest.raises((RetryLater, InvalidInput)) as caught:
             read()
@@ -272,7 +298,7 @@ def test_what_proves_nothing_is_unclear_and_is_asked_once(
     ],
 )
 def test_a_definite_refusal_is_a_refusal_and_is_not_repeated(
-    misbehaving: tuple[AlpacaBroker, list[Answer], list[str]], status: int, body: str, code: str
+    misbehaving: Misbehaving, status: int, body: str, code: str
 ) -> None:
     broker, answers, asked = misbehaving
     answers.append(says(status, body))
@@ -282,8 +308,35 @@ def test_a_definite_refusal_is_a_refusal_and_is_not_repeated(
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("misbehaving", ["coinbase"], indirect=True)
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (200, '{"success":false,"error_response":{"error":"INSUFFICIENT_FUND","message":"no"}}', "INSUFFICIENT_FUND"),
+        (
+            200,
+            '{"success":false,"error_response":{"error":"X","new_order_failure_reason":"DUPLICATE_CLIENT_ORDER_ID"}}',
+            "duplicate",
+        ),
+        (400, '{"error":"INVALID_ARGUMENT","message":"account is not available"}', "INVALID_ARGUMENT"),
+        (401, "Unauthorized\n", "401"),
+        (403, '{"error":"PERMISSION_DENIED"}', "PERMISSION_DENIED"),
+        (429, '{"error":"RATE_LIMIT_EXCEEDED"}', "RATE_LIMIT_EXCEEDED"),
+    ],
+)
+def test_what_coinbase_refuses_is_a_refusal_and_is_not_repeated(
+    misbehaving: Misbehaving, status: int, body: str, code: str
+) -> None:
+    broker, answers, asked = misbehaving
+    answers.append(says(status, body, "application/json" if body.startswith("{") else "text/plain"))
+    outcome = broker.submit(an_intent(at=datetime.now().astimezone()))
+    assert isinstance(outcome, Refused)
+    assert outcome.code == code
+    assert len(asked) == 1
+
+
 def test_not_found_is_nothing_only_when_the_venue_says_so_in_json(
-    misbehaving: tuple[AlpacaBroker, list[Answer], list[str]],
+    misbehaving: Misbehaving,
 ) -> None:
     broker, answers, _ = misbehaving
     answers.append(says(404, '{"code":40410000,"message":"order not found"}'))
@@ -302,9 +355,8 @@ def test_both_streams_and_the_lockstep_feed_one_queue(tmp_path: Path) -> None:
     inbox = Inbox()
     credentials = open_account(exchange.url, "streamed", capital_usd="10000", token="")
     endpoints = Endpoints.at(exchange.url)
-    feed = LockstepFeed(
-        exchange.url, "streamed", token="", inbox=inbox, streams=Streams(credentials, endpoints, symbols=SYMBOLS, inbox=inbox)
-    )
+    streams = Streams(credentials, endpoints, symbols=SYMBOLS, inbox=inbox)
+    feed = LockstepFeed(Lockstep(exchange.url, token=""), "streamed", inbox=inbox, streams=streams)
     broker = AlpacaBroker(credentials, endpoints, symbols=SYMBOLS, fees_with_fills=True)
     try:
         feed.start()

@@ -62,8 +62,14 @@ STATEMENTS: dict[str, set[str]] = {
     "update evidence set outcome = 'Pass'": set(),
     "delete from evidence": set(),
     "insert into promotion (deployment_uid, subject, bundle_digest, action, actor, reason)"
-    " values ('d', 's', 'b', 'approved', 'me', '')": {"operator"},
+    " values ('d', 's', 'b', 'approved', 'me', '')": set(),
+    "select promotion_append('d', 's', 'b', 'approved', 'me', 'why', null, null, null, 'deployment/x/y')": {"operator"},
+    "select live_permit('a', 't')": {"trader", "operator"},
+    "select account_reserve('a', 'h', 1, 5)": {"trader"},
+    "select account_terms('a', 'h', 1, 't')": {"trader"},
     "update promotion set action = 'approved'": set(),
+    "delete from promotion": set(),
+    "truncate promotion": set(),
     INSERT_INTENT % {"id": "'p'", "token": 1, "reason": "'target'"}: {"trader"},
     "update intent set qty = 2": set(),
     "delete from intent": set(),
@@ -80,10 +86,12 @@ STATEMENTS: dict[str, set[str]] = {
     "select * from account_renew('a', 'h', 1, 5)": {"trader"},
     "select account_halt('a', 'why', 'me')": {"trader", "operator"},
     "select account_resume('a', 'why', 'me')": {"operator"},
-    "select audit_append('me', 'did', 'it', '{}')": {"operator"},
+    "select audit_append('me', 'did', 'it', '{}')": set(),
     "insert into audit values (1, 'me', 'did', 'it', '{}', now(), '', '')": set(),
     "update audit set actor = 'nobody'": set(),
     "delete from audit": set(),
+    "truncate audit": set(),
+    "alter table audit disable trigger all": set(),
     "select * from equity": {"operator", "dashboard", "trader", "gate"},
     "select * from trial_result": {"operator", "dashboard", "trial", "gate"},
     "select * from object": {"operator", "dashboard"},
@@ -123,7 +131,7 @@ def test_migrating_again_and_several_at_once_changes_nothing(server: EmbeddedSer
         thread.join()
     migrate(server.url("empty"))
     with psycopg.connect(server.url("empty")) as connection:
-        assert connection.execute("select version_num from alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("select version_num from alembic_version").fetchall() == [("0002",)]
     admin.execute("drop database empty")
     assert errors == []
 
@@ -306,6 +314,21 @@ def test_tampering_with_the_audit_is_found(admin: Connection[Any], tamper: str) 
     admin.execute(tamper)
     with pytest.raises(IntegrityError, match="audit: row"):
         verify_audit(admin)
+
+
+def test_an_anchor_shows_what_was_cut_off_or_written_anew(admin: Connection[Any]) -> None:
+    for subject in ("x", "y", "z"):
+        append(admin, subject)
+    anchor = verify_audit(admin)
+    append(admin, "more")
+    assert verify_audit(admin, since=anchor)[0] == 4
+    admin.execute("delete from audit where seq > 2")
+    assert verify_audit(admin)[0] == 2  # the chain alone does not see it
+    with pytest.raises(IntegrityError, match="ends at row 2 and had 3"):
+        verify_audit(admin, since=anchor)
+    append(admin, "another")
+    with pytest.raises(IntegrityError, match=r"row 3 was .* written anew"):
+        verify_audit(admin, since=anchor)
 
 
 # --- connections and the private server -------------------------------------------------------------

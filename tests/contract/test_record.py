@@ -360,15 +360,69 @@ async def test_a_window_remembers_which_deployments_looked_at_overlapping_bars(r
     assert await look("five", "b5", 1, 20, symbol="ETH/USD") == 1
 
 
-async def test_a_promotion_is_recorded_once_per_change(record: Record) -> None:
-    def step(action: Any, subject: str = "x") -> Promotion:
-        return Promotion(deployment_uid="dep", subject=subject, bundle_digest="b", action=action, actor="me", reason="why")
+def promotion(action: Any, subject: str = "x", **given: Any) -> Promotion:
+    values: dict[str, Any] = {"deployment_uid": "dep", "bundle_digest": "b", "actor": "me", "reason": "why"} | given
+    return Promotion(subject=subject, action=action, **values)
 
+
+def start(step: int, *, account: str = "acc", terms: str = "t") -> Promotion:
+    return promotion("started", account=account, terms=terms, step=step)
+
+
+async def test_a_promotion_is_recorded_once_per_change_with_its_audit_row(record: Record) -> None:
     for action in ("requested", "requested", "approved", "approved", "revoked", "approved"):
-        await record.record_promotion(promotion=step(action))
-    await record.record_promotion(promotion=step("requested", "y"))
+        await record.record_promotion(promotion=promotion(action), about="deployment/default/desk")
+    await record.record_promotion(promotion=promotion("requested", "y"), about="deployment/default/desk")
     found = [(row.subject, row.action) for row in await record.promotions("dep")]
     assert found == [("x", "requested"), ("x", "approved"), ("x", "revoked"), ("x", "approved"), ("y", "requested")]
+    audited = await record.audit()
+    assert [row.action for row in audited] == [f"promotion {action}" for _, action in found]
+    assert {row.subject for row in audited} == {"deployment/default/desk"}
+    assert audited[0].body == {"bundle": "b", "promotion": "x", "reason": "why"}
+
+
+async def test_a_promotion_that_cannot_be_audited_is_not_recorded(record: Record, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        admin.execute("alter table audit rename to audit_away")
+        try:
+            with pytest.raises(psycopg.Error):
+                await record.record_promotion(promotion=promotion("approved"), about="d")
+        finally:
+            admin.execute("alter table audit_away rename to audit")
+    assert await record.promotions("dep") == []
+
+
+async def test_nothing_starts_without_a_standing_approval(record: Record) -> None:
+    for before in ((), ("refused",), ("approved", "revoked"), ("approved", "demoted")):
+        for action in before:
+            await record.record_promotion(promotion=promotion(action), about="d")
+        with pytest.raises(Conflict, match="no standing approval"):
+            await record.record_promotion(promotion=start(1), about="d")
+    assert "started" not in [row.action for row in await record.promotions("dep")]
+
+
+async def test_a_permit_stands_for_what_was_started_last_and_ends_with_its_approval(record: Record, database_url: str) -> None:
+    def permit(account: str, terms: str = "t") -> Any:
+        with psycopg.connect(database_url, autocommit=True) as trader:
+            trader.execute("set role cappuccino_trader")
+            return trader.execute("select live_permit(%s, %s)", [account, terms]).fetchone()[0]  # type: ignore[index]
+
+    assert permit("acc") is None
+    await record.record_promotion(promotion=promotion("approved"), about="d")
+    assert permit("acc") is None
+    await record.record_promotion(promotion=start(0), about="d")
+    assert [permit("acc"), permit("acc", "other"), permit("else")] == ["standing", "ended", None]
+    await record.record_promotion(promotion=promotion("refused", "y"), about="d")
+    await record.record_promotion(promotion=promotion("revoked", "z", deployment_uid="other"), about="d")
+    assert permit("acc") == "standing"
+    await record.record_promotion(promotion=start(1, account="acc-1"), about="d")
+    assert [permit("acc"), permit("acc-1")] == ["ended", "standing"]
+    (row,) = [row for row in await record.promotions("dep") if row.step == 1]
+    assert (row.account, row.terms) == ("acc-1", "t")
+    await record.record_promotion(promotion=promotion("demoted"), about="d")
+    assert [permit("acc"), permit("acc-1")] == ["ended", "ended"]
+    await record.record_promotion(promotion=promotion("approved"), about="d")
+    assert permit("acc-1") == "ended"  # approved anew is started anew
 
 
 # --- trading ----------------------------------------------------------------------------------------
@@ -437,9 +491,9 @@ async def test_an_account_is_halted_and_resumed_with_reasons_that_are_audited(re
 
 
 async def test_the_audit_gives_its_newest_rows_oldest_first(record: Record) -> None:
-    numbers = [await record.audit_append(actor="me", action="did", subject=str(n), body={"n": n}) for n in range(5)]
-    assert numbers == [1, 2, 3, 4, 5]
-    assert [(row.seq, row.body) for row in await record.audit(limit=2)] == [(4, {"n": 3}), (5, {"n": 4})]
+    for n in range(5):
+        await record.record_promotion(promotion=promotion("refused", reason=str(n)), about="d")
+    assert [(row.seq, row.body["reason"]) for row in await record.audit(limit=2)] == [(4, "3"), (5, "4")]
 
 
 # --- wake-ups ---------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from cappuccino.adapters.kubernetes.watch import Watcher
 from cappuccino.adapters.kubernetes.workloads import KubernetesWorkloads
 from cappuccino.adapters.local.workloads import LocalWorkloads
 from cappuccino.adapters.postgres.engine import open_async_pool
-from cappuccino.controllers.decision import Key, Workload, WorkloadStatus
+from cappuccino.controllers.decision import Key, PodNeeds, Workload, WorkloadStatus
 from cappuccino.core import lifeline
 from cappuccino.core.clock import SystemClock
 from cappuccino.core.processes import started
@@ -487,3 +487,22 @@ async def test_a_pid_that_is_somebody_elses_now_is_left_alone(pool: Any, tmp_pat
             await appears(tmp_path / "ready")
             assert stranger.poll() is None
         stranger.kill()
+
+
+async def test_a_workload_is_told_of_its_own_secret_and_of_no_other(pool: Any, tmp_path: Path) -> None:
+    for name in ("desk-live", "paper"):
+        (tmp_path / "secrets" / name).mkdir(parents=True)
+    asks = {"live": "desk-live", "paper": "paper", "trainer": ""}
+    for name in asks:
+        (tmp_path / name).mkdir()
+    supervisor = runner_module().local_workloads(pool, tmp_path, secrets=("SECRETS", tmp_path / "secrets"))
+    async with supervising(supervisor):
+        for name, secret in asks.items():
+            await supervisor.start(replace(workload(tmp_path / name, "tell", name=name), pod=PodNeeds(secret=secret)))
+        for name in asks:
+            await appears(tmp_path / name / "ready")
+    assert {name: (tmp_path / name / "told").read_text() for name in asks} == {
+        "live": "desk-live",
+        "paper": "paper",
+        "trainer": "none",
+    }

@@ -37,6 +37,9 @@ def main() -> int:
         with subprocess.Popen(child, pass_fds=[alone.fileno()]) as grandchild:  # it holds the lock too
             (folder / "grandchild").write_text(str(grandchild.pid))
             time.sleep(600)
+    if action == "tell":
+        secrets = os.environ.get("SECRETS")
+        (folder / "told").write_text(",".join(sorted(os.listdir(secrets))) if secrets else "none")
     if action == "loud":
         for number in range(20_000):
             print("x" * 100, number, flush=True)

@@ -37,6 +37,9 @@ def test_a_planted_edge_passes_the_gates_and_trades_on_paper(tmp_path: Path) -> 
         assert trader["final_equity_usd"] is not None
         assert (trader["fills"] > 0) == (not trader["name"].endswith("-cash"))
         assert trader["restarts"] == 0
+        assert (trader["drift"] is None) == trader["name"].endswith("-cash")
+        if trader["drift"]:  # the exchange charges what the bundles assume
+            assert trader["drift"]["excess_bps"] == pytest.approx(0, abs=0.1)
     assert told["ledger_matches_exchange"] is True
     (tokens,) = rows(tmp_path, "select distinct token from account")
     assert tokens == [(1,)]  # each trader took its account once: nobody ended it, not even a trial of the same name

@@ -11,7 +11,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
-import numpy as np
 import requests
 from alpaca.common.exceptions import APIError
 from alpaca.data.requests import CryptoBarsRequest, CryptoLatestQuoteRequest
@@ -19,12 +18,21 @@ from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 from alpaca.trading.requests import GetOrdersRequest, LimitOrderRequest, MarketOrderRequest
 
 from cappuccino.adapters.alpaca import wire
-from cappuccino.adapters.alpaca.rest import Credentials, Endpoints, data_client, failure_of, read_error, trading_client
-from cappuccino.core.clock import from_epoch, iso, to_epoch
-from cappuccino.core.errors import InvalidInput, NotFound, RetryLater
+from cappuccino.adapters.alpaca.rest import (
+    Connections,
+    Credentials,
+    Endpoints,
+    data_client,
+    failure_of,
+    read_error,
+    trading_client,
+)
+from cappuccino.core.clock import from_epoch, to_epoch
+from cappuccino.core.errors import InvalidInput, NotFound
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import Bars
+from cappuccino.market.panel import Candle, panel
 from cappuccino.trading.orders import Intent
 from cappuccino.trading.ports import Answered, Quote, Refused, Unclear, VenueAccount, VenueFill, VenueOrder
 
@@ -37,14 +45,22 @@ _UNITS = {60: (1, TimeFrameUnit.Minute), 3600: (1, TimeFrameUnit.Hour), 86400: (
 
 
 class AlpacaBroker:
-    """Args: `symbols` the pairs traded, with a slash. `fees_with_fills`: see `wire.fills`."""
+    """Args: `symbols` the pairs traded, with a slash. `fees_with_fills`: see `wire.fills`. `connections`: shared with other
+    accounts; None: its own."""
 
     def __init__(
-        self, credentials: Credentials, endpoints: Endpoints, *, symbols: Sequence[str], fees_with_fills: bool
+        self,
+        credentials: Credentials,
+        endpoints: Endpoints,
+        *,
+        symbols: Sequence[str],
+        fees_with_fills: bool,
+        connections: Connections | None = None,
     ) -> None:
+        connections = connections or Connections()
         # Any: alpaca-py's annotations do not follow raw_data
-        self._trading: Any = trading_client(credentials, endpoints)
-        self._data: Any = data_client(credentials, endpoints)
+        self._trading: Any = trading_client(credentials, endpoints, connections)
+        self._data: Any = data_client(credentials, endpoints, connections)
         self._symbols = wire.Symbols(symbols)
         self._fees_with_fills = fees_with_fills
 
@@ -133,11 +149,11 @@ class AlpacaBroker:
         found = self._bars(symbols, timeframe, start=start, end=end)
         begun = {s: any(to_epoch(wire.instant(raw["t"])) == start for raw in found.get(s, ())) for s in symbols}
         if all(begun.values()):
-            return _panel(found, tuple(symbols), timeframe, start=start, end=end)
+            return panel(_candles(found), tuple(symbols), timeframe, start=start, end=end)
         earlier = start - _LOOK_BACK_BARS * timeframe.seconds
         before = self._bars(symbols, timeframe, start=earlier, end=start)
         merged = {s: [*before.get(s, ()), *found.get(s, ())] for s in symbols}
-        return _panel(merged, tuple(symbols), timeframe, start=earlier, end=end).between(start, end)
+        return panel(_candles(merged), tuple(symbols), timeframe, start=earlier, end=end).between(start, end)
 
     def _bars(self, symbols: Sequence[str], timeframe: Timeframe, *, start: int, end: int) -> dict[str, Any]:
         request = CryptoBarsRequest(
@@ -190,45 +206,8 @@ def _timeframe(timeframe: Timeframe) -> TimeFrame:
     return TimeFrame(timeframe.seconds // unit, _UNITS[unit][1])
 
 
-def _panel(found: Mapping[str, Any], symbols: tuple[str, ...], timeframe: Timeframe, *, start: int, end: int) -> Bars:
-    """[T, N] on the whole grid; a bar that the venue lacks is flat at the close before it, and flagged.
-
-    Bars before a symbol's first one cannot be made up: the panel begins where every symbol has one.
-    """
-    ts = np.arange(start, end, timeframe.seconds, dtype=np.int64)
-    shape = (len(ts), len(symbols))
-    columns = {name: np.full(shape, np.nan) for name in "ohlcv"}
-    for n, symbol in enumerate(symbols):
-        for raw in found.get(symbol, ()):
-            row = (to_epoch(wire.instant(raw["t"])) - start) // timeframe.seconds
-            if 0 <= row < len(ts):
-                for name in "ohlcv":
-                    columns[name][row, n] = float(raw[name])
-    missing = np.isnan(columns["c"])
-    silent = [symbol for symbol, gone in zip(symbols, missing.all(axis=0), strict=True) if gone]
-    if silent:
-        raise RetryLater(
-            f"the venue has no bars of {', '.join(silent)} from {iso(from_epoch(start))} to {iso(from_epoch(end))}"
-        )
-    first = int(np.argmin(missing, axis=0).max())
-    close = _carried(columns["c"])
-    flat = {name: np.where(missing, close, columns[name]) for name in "ohl"}
-    return Bars(
-        symbols=symbols,
-        timeframe=timeframe,
-        ts=ts,
-        open=flat["o"],
-        high=flat["h"],
-        low=flat["l"],
-        close=close,
-        volume=np.where(missing, 0.0, columns["v"]),
-        missing=missing,
-    ).rows(first, len(ts))
-
-
-def _carried(close: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """[T, N] with every hole filled from the row before it."""
-    filled = close.copy()
-    for t in range(1, len(filled)):
-        filled[t] = np.where(np.isnan(filled[t]), filled[t - 1], filled[t])
-    return filled
+def _candles(found: Mapping[str, Any]) -> dict[str, list[Candle]]:
+    return {
+        symbol: [(to_epoch(wire.instant(raw["t"])), *(float(raw[name]) for name in "ohlcv")) for raw in rows]  # type: ignore[misc]
+        for symbol, rows in found.items()
+    }

@@ -25,6 +25,7 @@ from cappuccino.core.errors import InvalidInput, RetryLater
 _Client = TypeVar("_Client", bound=RESTClient)
 
 CONNECT_SECONDS, READ_SECONDS = 3.05, 10.0
+POOL_SIZE = 4
 DEFINITE = frozenset({400, 401, 403, 404, 422, 429})
 
 
@@ -65,30 +66,36 @@ class Failure:
     message: str
 
 
-class _Timeouts(HTTPAdapter):
+class Connections(HTTPAdapter):
+    """A pool of connections, which several clients may have together: when all are in use the next one waits for its turn."""
+
+    def __init__(self, *, size: int = POOL_SIZE) -> None:
+        super().__init__(max_retries=0, pool_maxsize=size, pool_block=True)
+
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs["timeout"] = kwargs.get("timeout") or (CONNECT_SECONDS, READ_SECONDS)
         return super().send(*args, **kwargs)
 
 
-def trading_client(credentials: Credentials, endpoints: Endpoints) -> TradingClient:
+def trading_client(credentials: Credentials, endpoints: Endpoints, connections: Connections) -> TradingClient:
     return _safe(
         TradingClient(
             credentials.key_id, credentials.secret_key, paper=endpoints.paper, raw_data=True, url_override=endpoints.rest
-        )
+        ),
+        connections,
     )
 
 
-def data_client(credentials: Credentials, endpoints: Endpoints) -> CryptoHistoricalDataClient:
+def data_client(credentials: Credentials, endpoints: Endpoints, connections: Connections) -> CryptoHistoricalDataClient:
     return _safe(
-        CryptoHistoricalDataClient(credentials.key_id, credentials.secret_key, raw_data=True, url_override=endpoints.data)
+        CryptoHistoricalDataClient(credentials.key_id, credentials.secret_key, raw_data=True, url_override=endpoints.data),
+        connections,
     )
 
 
-def _safe(client: _Client) -> _Client:
-    adapter = _Timeouts(max_retries=0)
-    client._session.mount("http://", adapter)
-    client._session.mount("https://", adapter)
+def _safe(client: _Client, connections: Connections) -> _Client:
+    client._session.mount("http://", connections)
+    client._session.mount("https://", connections)
     client._session.trust_env = False  # a proxy or .netrc of the machine has no say in where orders go
     client._retry = 0
     return client

@@ -58,6 +58,7 @@ def order(raw: Raw, symbols: Symbols) -> VenueOrder:
         at=instant(raw.get("updated_at") or raw["created_at"]),
         qty=optional(raw.get("qty")),
         notional=optional(raw.get("notional")),
+        created_at=instant(raw["created_at"]) if raw.get("created_at") else None,
     )
 
 

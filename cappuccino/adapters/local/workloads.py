@@ -33,7 +33,8 @@ _GRACE_SECONDS = 10.0
 
 
 class LocalWorkloads:
-    """`command` comes before a workload's arguments; `environment` is the whole of a child's, but for the workload's own.
+    """`command` comes before a workload's arguments; `environment` is the whole of a child's, but for the workload's own, and
+    for `secrets` (a variable's name and the folder of all Secrets), which tells a child the folder of its own Secret alone.
 
     A run of `settled_seconds` ends a row of failures. `run` must be running for anything to start.
     """
@@ -46,6 +47,7 @@ class LocalWorkloads:
         environment: Mapping[str, str],
         log_directory: Path,
         clock: Clock,
+        secrets: tuple[str, Path] | None = None,
         backoff: Backoff | None = None,
         settled_seconds: float = 60.0,
         log_bound_bytes: int = 8 * 2**20,
@@ -55,6 +57,7 @@ class LocalWorkloads:
         self._environment = dict(environment)
         self._log_directory = log_directory
         self._clock = clock
+        self._secrets = secrets
         self._backoff = backoff or Backoff(base=0.5, ceiling=60.0)
         self._settled_seconds = settled_seconds
         self._log_bound_bytes = log_bound_bytes
@@ -138,6 +141,18 @@ class LocalWorkloads:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("supervision of %s failed", name, exc_info=error)
 
+    def _secret(self, workload: Workload) -> dict[str, str]:
+        """As a pod mounts it: a folder with the workload's Secret in it and no other."""
+        if self._secrets is None or not workload.pod.secret:
+            return {}
+        variable, folder = self._secrets
+        mount = self._log_directory.parent / "secrets-of" / workload.name
+        mount.mkdir(parents=True, exist_ok=True)
+        for old in mount.iterdir():
+            old.unlink()
+        (mount / workload.pod.secret).symlink_to(folder.resolve() / workload.pod.secret)
+        return {variable: str(mount)}
+
     async def _attempts(self, name: str) -> None:
         """Attempt after attempt until the row says that it is over, or the runner stops."""
         while self._supervising:
@@ -159,7 +174,9 @@ class LocalWorkloads:
         log = LogFile(self.log_path(workload.name), bound_bytes=self._log_bound_bytes)
         log.rotate()
         child = await Child.spawn(
-            (*self._command, *workload.arguments), environment={**self._environment, **workload.environment}, log=log
+            (*self._command, *workload.arguments),
+            environment={**self._environment, **self._secret(workload), **workload.environment},
+            log=log,
         )
         self._children[workload.name] = child
         waiting = asyncio.create_task(child.wait())

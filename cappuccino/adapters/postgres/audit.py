@@ -1,7 +1,8 @@
 """Checks the audit chain: each row's hash covers the row and the hash before it, and sequence numbers have no holes.
 
 The digest is computed here from the columns, not by the database's function, so that replacing that function hides nothing.
-Cutting rows off the end cannot be seen from the chain alone: keep the newest (seq, hash) elsewhere to see that too.
+Rows cut off the end, or a chain that was written anew, cannot be seen from the chain alone: an anchor, the (seq, hash) that an
+earlier check answered and that was kept elsewhere, shows that too.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _ROWS = """
 _BEGINNING = bytes(32)
 
 
-def verify_audit(connection: Connection[Any]) -> tuple[int, str]:
-    """The newest row's (seq, hash in hex); (0, zeros) of an empty chain.
+def verify_audit(connection: Connection[Any], *, since: tuple[int, str] | None = None) -> tuple[int, str]:
+    """The newest row's (seq, hash in hex); (0, zeros) of an empty chain. `since`: what it answered before.
 
     Raises:
-        IntegrityError: names the first row that was changed, removed or put in between.
+        IntegrityError: names the first row that was changed, removed or put in between, or that is not what `since` says.
     """
     last_seq, last_hash = 0, _BEGINNING
     for seq, previous, stored, text in connection.execute(_ROWS):
@@ -35,4 +36,10 @@ def verify_audit(connection: Connection[Any]) -> tuple[int, str]:
         if bytes(previous) != last_hash or hashlib.sha256(last_hash + text.encode()).digest() != bytes(stored):
             raise IntegrityError(f"audit: row {seq} is not what was written: restore it from a backup and find who changed it")
         last_seq, last_hash = seq, bytes(stored)
+        if since is not None and since[0] == seq and since[1] != last_hash.hex():
+            raise IntegrityError(
+                f"audit: row {seq} was {since[1][:12]}… and is {last_hash.hex()[:12]}…: the chain was written anew"
+            )
+    if since is not None and last_seq < since[0]:
+        raise IntegrityError(f"audit: it ends at row {last_seq} and had {since[0]}: rows were cut off; restore a backup")
     return last_seq, last_hash.hex()

@@ -71,18 +71,37 @@ _ORDERS = """
          order by o.client_order_id, o.id desc) e on true
      where i.account = %s order by i.recorded_at, i.client_order_id
 """
+_RENEW_ALL = """
+    select coalesce(renewed.held, false), renewed.halted_reason
+      from unnest(%s::text[], %s::text[], %s::bigint[], %s::double precision[])
+           with ordinality as asked (name, holder, token, seconds, n)
+      left join lateral account_renew(asked.name, asked.holder, asked.token, asked.seconds) as renewed on true
+     order by asked.n
+"""
 
 
 class PostgresLedger:
-    """`lease_seconds` is what every renewal asks for. Thread-safe."""
+    """`lease_seconds` is what every renewal asks for. With `terms`, a live Trader's, the account is halted whenever the record
+    has no standing permit for them. Thread-safe."""
 
-    def __init__(self, pool: Pool, *, account: str, venue: str, trader_uid: str, holder: str, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        account: str,
+        venue: str,
+        trader_uid: str,
+        holder: str,
+        lease_seconds: float,
+        terms: str | None = None,
+    ) -> None:
         self._pool = pool
         self._account = account
         self._venue = venue
         self._trader_uid = trader_uid
         self._holder = holder
         self._lease_seconds = lease_seconds
+        self._terms = terms
         self._token = 0
 
     # --- lease --------------------------------------------------------------------------------------
@@ -93,10 +112,15 @@ class PostgresLedger:
                 "select token, halted_reason from account_acquire(%s, %s, %s, %s)",
                 [self._account, self._venue, self._holder, self._lease_seconds],
             ).fetchone()
-        if row is None:
-            return LeaseState(held=False, token=0, halted_reason=None)
-        self._token = row[0]
-        return LeaseState(held=True, token=row[0], halted_reason=row[1])
+            if row is None:
+                return LeaseState(held=False, token=0, halted_reason=None)
+            self._token, halted = row
+            if self._terms is not None:
+                told = connection.execute(
+                    "select account_terms(%s, %s, %s, %s)", [self._account, self._holder, self._token, self._terms]
+                ).fetchone()
+                halted = told[0] if told else halted
+        return LeaseState(held=True, token=self._token, halted_reason=halted)
 
     def renew(self) -> LeaseState:
         with self._connection() as connection:
@@ -106,6 +130,12 @@ class PostgresLedger:
             ).fetchone()
         held = row is not None and bool(row[0])
         return LeaseState(held=held, token=self._token if held else 0, halted_reason=row[1] if row else None)
+
+    def permit(self) -> str | None:
+        """What the record says of these terms: standing, ended (it may sell what it holds), or nothing."""
+        with self._connection() as connection:
+            row = connection.execute("select live_permit(%s, %s)", [self._account, self._terms]).fetchone()
+        return row[0] if row else None
 
     def release(self) -> None:
         with self._connection() as connection:
@@ -122,6 +152,16 @@ class PostgresLedger:
             ).fetchone()
         if row is None or row[0] is None:
             raise Fenced(f"account {self._account}: the lease was lost before the baseline was set")
+        return Decimal(row[0])
+
+    def reserve(self, usd: Decimal) -> Decimal:
+        """What of the venue account's cash is not this trader's; `usd` becomes it when there is none."""
+        with self._connection() as connection:
+            row = connection.execute(
+                "select account_reserve(%s, %s, %s, %s)", [self._account, self._holder, self._token, usd]
+            ).fetchone()
+        if row is None or row[0] is None:
+            raise Fenced(f"account {self._account}: the lease was lost before the reserve was set")
         return Decimal(row[0])
 
     # --- reading ------------------------------------------------------------------------------------
@@ -141,7 +181,12 @@ class PostgresLedger:
         executions: dict[str, dict[str, Execution]] = {}
         for row in fills:
             executions.setdefault(row["client_order_id"], {})[row["execution_id"]] = Execution(
-                execution_id=row["execution_id"], qty=row["qty"], price=row["price"], at=row["filled_at"], fee=row["fee"]
+                execution_id=row["execution_id"],
+                qty=row["qty"],
+                price=row["price"],
+                at=row["filled_at"],
+                fee=row["fee"],
+                fee_asset=row["fee_asset"],
             )
         return Recovery(
             state=state["state"] if state else None,
@@ -243,6 +288,19 @@ class PostgresLedger:
             if error.sqlstate == "CP002":
                 raise Halted(message) from error
             raise InvariantViolation(f"account {self._account}: the journal refuses a row: {message}") from error
+
+
+def renew_together(pool: Pool, ledgers: Sequence[PostgresLedger]) -> list[LeaseState]:
+    """One renewal for each ledger, all in one statement, which is one transaction. Raises RetryLater."""
+    by_name = sorted(ledgers, key=lambda ledger: ledger._account)  # one order of locks, whoever else renews them
+    columns = zip(*((ledger._account, ledger._holder, ledger._token, ledger._lease_seconds) for ledger in by_name), strict=True)
+    with away_is_retry(), pool.connection(timeout=_WAIT_SECONDS) as connection:
+        rows = connection.execute(_RENEW_ALL, list(map(list, columns))).fetchall()
+    told = dict(zip(by_name, rows, strict=True))
+    return [
+        LeaseState(held=held, token=ledger._token if held else 0, halted_reason=reason)
+        for ledger, (held, reason) in ((ledger, told[ledger]) for ledger in ledgers)
+    ]
 
 
 def _decision(row: Mapping[str, Any]) -> DecisionRow:

@@ -31,10 +31,10 @@ from cappuccino.controllers.rows import (
     SnapshotRow,
     StudyRow,
 )
-from cappuccino.core.errors import InvalidInput, NotFound
+from cappuccino.core.errors import Conflict, InvalidInput, NotFound
 from cappuccino.search.trials import NewTrial, TrialRow, TrialState
 
-_NO_ACCOUNT, _NO_REASON = "CP003", "CP004"  # SQLSTATEs of migrations/versions/0001_rules.sql
+_NO_ACCOUNT, _NO_REASON, _NOT_APPROVED = "CP003", "CP004", "CP005"  # SQLSTATEs of migrations/versions/*.sql
 _NOT_RECORD = ("object", "workload")  # tables of the local cluster, which have watches of their own
 
 
@@ -236,23 +236,25 @@ class PostgresRecord:
         )
         return int(row["openings"]) if row else 0
 
-    async def record_promotion(self, *, promotion: Promotion) -> None:
-        with away_is_retry():
-            async with self._pool.connection() as connection:
-                await connection.execute(
-                    "insert into promotion (deployment_uid, subject, bundle_digest, action, actor, reason)"
-                    " select %(deployment)s, %(subject)s, %(bundle)s, %(action)s, %(actor)s, %(reason)s"
-                    " where %(action)s is distinct from (select action from promotion"
-                    " where deployment_uid = %(deployment)s and subject = %(subject)s order by id desc limit 1)",
-                    {
-                        "deployment": promotion.deployment_uid,
-                        "subject": promotion.subject,
-                        "bundle": promotion.bundle_digest,
-                        "action": promotion.action,
-                        "actor": promotion.actor,
-                        "reason": promotion.reason,
-                    },
-                )
+    async def record_promotion(self, *, promotion: Promotion, about: str) -> None:
+        try:
+            await self._one(
+                "select promotion_append(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                promotion.deployment_uid,
+                promotion.subject,
+                promotion.bundle_digest,
+                promotion.action,
+                promotion.actor,
+                promotion.reason,
+                promotion.account,
+                promotion.terms,
+                promotion.step,
+                about,
+            )
+        except psycopg.Error as error:
+            if error.sqlstate == _NOT_APPROVED:
+                raise Conflict(f"{about}: {error.diag.message_primary}: approve the candidate first") from error
+            raise
 
     async def promotions(self, deployment_uid: str) -> list[Promotion]:
         found = await self._all("select * from promotion where deployment_uid = %s order by id", deployment_uid)
@@ -308,11 +310,6 @@ class PostgresRecord:
         )
 
     # --- audit --------------------------------------------------------------------------------------
-
-    async def audit_append(self, *, actor: str, action: str, subject: str, body: Mapping[str, Any]) -> int:
-        row = await self._one("select audit_append(%s, %s, %s, %s) as seq", actor, action, subject, Jsonb(dict(body)))
-        assert row is not None
-        return int(row["seq"])
 
     async def audit(self, *, limit: int = 100) -> list[AuditRow]:
         found = await self._all(

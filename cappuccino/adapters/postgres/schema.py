@@ -222,10 +222,13 @@ promotion = Table(
     Column("deployment_uid", Text, nullable=False),
     Column("subject", Text, nullable=False),  # digest of bundle, risk profile and costs
     Column("bundle_digest", Text, nullable=False),
-    Column("action", Text, nullable=False),  # requested, approved, refused, revoked
+    Column("action", Text, nullable=False),  # requested, approved, refused, revoked, started, demoted
     Column("actor", Text, nullable=False),
     Column("reason", Text, nullable=False),
     _recorded(),
+    Column("account", Text),  # of the live Trader that a `started` row lets trade,
+    Column("terms", Text),  # the digest of its whole spec,
+    Column("step", Integer),  # and its step of capital; 0 is the dry run
 )
 
 # --- trading ----------------------------------------------------------------------------------------
@@ -240,6 +243,8 @@ account = Table(  # fences and halts: one row per venue account
     Column("expires_at", DateTime(timezone=True)),  # wall time
     Column("halted_reason", Text),
     Column("baseline_usd", Numeric),
+    Column("reserve_usd", Numeric),  # cash of the venue account that is not this trader's to use
+    Column("terms", Text),  # of the live Trader that takes it: without a standing permit it is halted
 )
 
 intent = Table(

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from cappuccino.adapters.postgres.engine import away_is_retry
-from cappuccino.controllers.decision import Key, Workload
+from cappuccino.controllers.decision import Key, PodNeeds, Workload
 
 R = TypeVar("R")
 
@@ -71,6 +71,7 @@ def _to_json(workload: Workload) -> dict[str, Any]:
         "environment": dict(workload.environment),
         "timeout_seconds": workload.timeout_seconds,
         "retries": workload.retries,
+        "secret": workload.pod.secret,
     }
 
 
@@ -83,4 +84,5 @@ def _from_json(name: str, spec: Mapping[str, Any]) -> Workload:
         environment=spec["environment"],
         timeout_seconds=spec["timeout_seconds"],
         retries=spec["retries"],
+        pod=PodNeeds(secret=spec.get("secret", "")),
     )

@@ -1,22 +1,19 @@
-"""The exchange's HTTP face, put together: one desk, one metronome, Alpaca's endpoints and the control endpoints.
-
-`middlewares` stand between the HTTP face and the handlers: that is where faults are scripted.
-"""
+"""The exchange's HTTP face, put together: one desk, one metronome, Alpaca's endpoints and the control endpoints."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
-from cappuccino.adapters.venue_server import wire
+from cappuccino.adapters.venue_server import coinbase, wire
 from cappuccino.adapters.venue_server.control import Control
 from cappuccino.adapters.venue_server.data_rest import DataRest
 from cappuccino.adapters.venue_server.desk import Desk
+from cappuccino.adapters.venue_server.faults import Disturbed, disturb
 from cappuccino.adapters.venue_server.journal import Journal
 from cappuccino.adapters.venue_server.keys import Keys
 from cappuccino.adapters.venue_server.limits import RateLimit
@@ -25,6 +22,7 @@ from cappuccino.adapters.venue_server.outbox import OUTBOXES, Outbox
 from cappuccino.adapters.venue_server.streams import DataStream, TradingStream
 from cappuccino.adapters.venue_server.trading_rest import TradingRest
 from cappuccino.core.errors import InvariantViolation
+from cappuccino.exchange.faults import Plan
 from cappuccino.exchange.simulator import SimulatedExchange
 
 DESK = web.AppKey("desk", Desk)
@@ -39,7 +37,8 @@ def build_app(
     start_with: int = 0,
     requests_per_minute: int = 200,
     token: str = "",
-    middlewares: Sequence[Middleware] = (),
+    faults: Plan = Plan(),  # noqa: B008 frozen
+    refuse_duplicates: bool = False,
 ) -> web.Application:
     """The application for `exchange`, whose journal is replayed here; the clock runs while the application does.
 
@@ -47,21 +46,32 @@ def build_app(
         speed: bars per wall second at most, 0 without limit. free: do not wait for sessions.
         requests_per_minute: per account, of market time; 0 without limit.
         token: the control endpoints' secret, empty for none.
+        faults: what is to go wrong; price gaps are the tape's.
+        refuse_duplicates: Coinbase's face refuses a client order id that was used, instead of answering with its order.
     """
-    desk = Desk(exchange, journal)
+    desk = Desk(exchange, journal, plan=faults)
     keys = Keys(exchange)
-    trades, data = TradingStream(keys), DataStream(exchange, keys)
+    trades, data = TradingStream(keys, Disturbed(desk)), DataStream(exchange, keys)
     desk.listen(trades.tell)
-    metronome = Metronome(desk, publish=data.publish, speed=speed, free=free, start_with=start_with)
-    app = web.Application(middlewares=[_unknown_path, *middlewares])
+    second = coinbase.open_face(desk, RateLimit(requests_per_minute), refuse_duplicates=refuse_duplicates)
+    desk.listen(second.tell)
+
+    def publish() -> None:
+        data.publish()
+        second.publish()
+
+    metronome = Metronome(desk, publish=publish, speed=speed, free=free, start_with=start_with)
+    trading = TradingRest(desk, keys, RateLimit(requests_per_minute))
+    app = web.Application(middlewares=[disturb(desk, [trading.dialect(), second.dialect]), _unknown_path])
     for face in (
-        TradingRest(desk, keys, RateLimit(requests_per_minute)),
+        trading,
         DataRest(exchange, keys),
         trades,
         data,
         Control(desk, metronome, token=token),
     ):
         app.add_routes(face.routes())
+    app.add_routes(second.routes)
 
     async def clock(_: web.Application) -> AsyncIterator[None]:
         running = asyncio.create_task(metronome.run())

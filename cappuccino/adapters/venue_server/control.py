@@ -1,4 +1,4 @@
-"""The exchange's own endpoints, outside Alpaca's protocol: accounts, lockstep, the clock, the referee's ledger."""
+"""The exchange's own endpoints, outside Alpaca's protocol: accounts, lockstep, the clock, the referee's ledger, faults."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import hmac
 import json
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from cappuccino.adapters.venue_server import wire
+from cappuccino.adapters.venue_server.coinbase.keys import new_key
 from cappuccino.adapters.venue_server.desk import Desk
 from cappuccino.adapters.venue_server.metronome import Metronome
 from cappuccino.adapters.venue_server.outbox import OUTBOXES, Outbox
 from cappuccino.adapters.venue_server.trading_rest import Handler
+from cappuccino.core.errors import InvalidInput
 from cappuccino.exchange.accounts import Account
 from cappuccino.exchange.commands import OpenAccount
+from cappuccino.exchange.faults import Plan, incident_json, plan_json, read_plan
 from cappuccino.exchange.orders import Refused, parse_request
 from cappuccino.exchange.tape import MICROSECONDS
 
@@ -42,6 +46,9 @@ class Control:
             web.get(f"{PREFIX}/state", guard(self._state)),
             web.delete(f"{PREFIX}/sessions/{{account}}", guard(self._leave)),
             web.get(f"{PREFIX}/lockstep", guard(self._lockstep)),
+            web.get(f"{PREFIX}/faults", guard(self._faults)),
+            web.post(f"{PREFIX}/faults", guard(self._plan_faults)),
+            web.delete(f"{PREFIX}/faults", guard(self._end_faults)),
         ]
 
     def _guard(self, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Handler:
@@ -68,11 +75,20 @@ class Control:
         capital = parse_request({"symbol": "-", "side": "buy", "qty": fields.get("capital_usd")}).qty
         if capital is None:
             return wire.error(422, 42210000, "capital_usd is required")
+        face, kind = fields.get("protocol", "alpaca"), fields.get("key_type", "ed25519")
+        if face not in ("alpaca", "coinbase") or kind not in ("ed25519", "ecdsa"):
+            return wire.error(422, 42210000, "protocol is alpaca or coinbase; key_type, of Coinbase's, ed25519 or ecdsa")
         existing = self._exchange.accounts.get(name)
         if existing is None:
             key_id, secret_key = f"SIM{secrets.token_hex(9).upper()}", secrets.token_urlsafe(30)
-            await self._desk.execute(OpenAccount(name=name, capital_usd=capital, key_id=key_id, secret_key=secret_key))
+            if face == "coinbase":
+                key_id, secret_key = new_key(kind)
+            await self._desk.execute(
+                OpenAccount(name=name, capital_usd=capital, key_id=key_id, secret_key=secret_key, face=face)
+            )
             return wire.answer(_credentials(self._exchange.accounts[name]), status=201)
+        if existing.face != face:
+            return wire.error(409, 40910000, f"account {name!r} was opened for {existing.face}: use another name")
         if existing.capital != capital:
             was = wire.text(existing.capital)
             return wire.error(409, 40910000, f"account {name!r} was opened with {was} USD: use another name or that capital")
@@ -114,6 +130,29 @@ class Control:
 
     async def _leave(self, request: web.Request) -> web.Response:
         await self._metronome.leave(request.match_info["account"])
+        return web.Response(status=204)
+
+    async def _faults(self, _: web.Request) -> web.Response:
+        """What is still to go wrong, and everything that went wrong, oldest first."""
+        incidents = [incident_json(incident) for incident in self._exchange.incidents]
+        return wire.answer({"plan": plan_json(self._desk.plan), "incidents": incidents})
+
+    async def _plan_faults(self, request: web.Request) -> web.Response:
+        """Rules are added to the script; a seed and rates replace those before."""
+        try:
+            added = read_plan(await request.text())
+        except InvalidInput as error:
+            return wire.error(422, 42210000, str(error))
+        if "price_gap" in added.rates or any(rule.operation == "bar" for rule in added.script):
+            return wire.error(422, 42210000, "price_gap is part of the tape: give it to `cappuccino exchange --faults`")
+        held = self._desk.plan
+        if added.rates:
+            held = replace(held, rates=added.rates, seed=added.seed)
+        self._desk.plan = replace(held, script=(*held.script, *added.script))
+        return wire.answer(plan_json(self._desk.plan))
+
+    async def _end_faults(self, _: web.Request) -> web.Response:
+        self._desk.plan = Plan()
         return web.Response(status=204)
 
     async def _lockstep(self, request: web.Request) -> web.WebSocketResponse:

@@ -24,7 +24,9 @@ class Keys:
         if len(self._accounts) != len(self._exchange.accounts):
             self._accounts = {account.key_id: account for account in self._exchange.accounts.values()}
         account = self._accounts.get(key_id)
-        if account is None or not hmac.compare_digest(account.secret_key.encode(), secret_key.encode()):
+        if account is None or account.face != "alpaca":
+            return None
+        if not hmac.compare_digest(account.secret_key.encode(), secret_key.encode()):
             return None
         return account
 

@@ -60,8 +60,9 @@ class Metronome:
             await self._desk.execute(Join(account=account))
         session = self._sessions.setdefault(account, _Session())
         if session.outbox is not None and session.outbox is not outbox:
-            session.outbox.put(json.dumps({"error": f"account {account} joined from another connection"}))
-            session.outbox.close()
+            session.outbox.put(json.dumps({"error": f"account {account} joined from another connection", "account": account}))
+            if not any(other.outbox is session.outbox for other in self._sessions.values() if other is not session):
+                session.outbox.close()
         session.outbox, session.acknowledged, session.until_us = outbox, -1, 0
         if self._exchange.ended:
             outbox.put(ENDED)
@@ -113,19 +114,20 @@ class Metronome:
             await self._everyone()
             await self._pace()
             await self._desk.advance()
-        for session in self._sessions.values():
-            if session.outbox is not None:
-                session.outbox.put(ENDED)
+        for outbox in {session.outbox for session in self._sessions.values() if session.outbox is not None}:
+            outbox.put(ENDED)
 
     def _announce(self) -> None:
         tick = self._exchange.tick
         self._publish()
         message = self._message()
         self._announced = tick.number
+        told: set[Outbox] = set()  # a connection that joined for several accounts is told once
         for name, session in self._sessions.items():
             if tick.at_us >= session.until_us:
                 self._waiting.add(name)
-                if session.outbox is not None:
+                if session.outbox is not None and session.outbox not in told:
+                    told.add(session.outbox)
                     session.outbox.put(message)
 
     def _message(self) -> str:

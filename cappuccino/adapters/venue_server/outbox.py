@@ -18,6 +18,7 @@ class Outbox:
         self._everyone = everyone
         self._queue: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._writer: asyncio.Task[None] | None = None
+        self._cut = False
 
     def put(self, message: str | bytes) -> None:
         if self._queue.qsize() < LIMIT:
@@ -28,6 +29,12 @@ class Outbox:
     def close(self) -> None:
         """Disconnect once everything before has been sent."""
         self._queue.put_nowait(None)
+
+    def cut(self) -> None:
+        """Disconnect now; what waits is lost."""
+        self._cut = True
+        if self._writer is not None:
+            self._writer.cancel()
 
     async def __aenter__(self) -> Outbox:
         self._writer = asyncio.create_task(self._write())
@@ -53,7 +60,9 @@ class Outbox:
         except (ConnectionError, RuntimeError):
             return  # the reader has gone; its handler ends by itself
         except asyncio.CancelledError:
-            if not self._socket.closed and self._queue.qsize() >= LIMIT:
+            if not self._socket.closed and self._cut:
+                await self._socket.close(code=1011)
+            elif not self._socket.closed and self._queue.qsize() >= LIMIT:
                 await self._socket.close(code=1013, message=b"too slow")
             raise
 

@@ -16,6 +16,7 @@ from aiohttp import WSMsgType, web
 from cappuccino.adapters.venue_server import wire
 from cappuccino.adapters.venue_server.candles import bar_rows
 from cappuccino.adapters.venue_server.data_rest import PREFIX
+from cappuccino.adapters.venue_server.faults import Disturbed
 from cappuccino.adapters.venue_server.keys import Keys
 from cappuccino.adapters.venue_server.outbox import OUTBOXES, Outbox
 from cappuccino.adapters.venue_server.trading_rest import parse_time
@@ -31,8 +32,9 @@ Message = dict[str, Any]
 class TradingStream:
     """/stream. `tell` is the desk's listener."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, disturbed: Disturbed) -> None:
         self._keys = keys
+        self._disturbed = disturbed
         self._listeners: dict[str, set[Outbox]] = {}
 
     def routes(self) -> list[web.RouteDef]:
@@ -40,10 +42,17 @@ class TradingStream:
 
     def tell(self, event: Event) -> None:
         outboxes = self._listeners.get(event.account)
-        if outboxes:
-            message = json.dumps({"stream": "trade_updates", "data": wire.trade_update(event)}, separators=(",", ":"))
+        if not outboxes:
+            return
+        told = self._disturbed(event)
+        for each in told.events:
+            message = json.dumps({"stream": "trade_updates", "data": wire.trade_update(each)}, separators=(",", ":"))
             for outbox in outboxes:
                 outbox.put(message)
+        if told.cut:
+            for outbox in outboxes:
+                outbox.cut()
+            outboxes.clear()
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(compress=False)
@@ -131,7 +140,8 @@ class DataStream:
             return self._bars(packed) if tick.bar_closed and tick.bar > 0 else []
         at = _time(tick.at_us, packed)
         half = float(exchange.terms.spread_bps) / 2e4
-        live = zip(exchange.tape.symbols, tick.prices, tick.volume, tick.halted, strict=True)
+        symbols = exchange.tape.symbols
+        live = zip(symbols, tick.prices, tick.volume, map(exchange.halted, symbols), strict=True)
         if channel == "trades":
             return [
                 {"T": "t", "S": symbol, "t": at, "p": price, "s": volume, "i": tick.number, "tks": "B"}

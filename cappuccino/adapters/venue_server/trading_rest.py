@@ -12,11 +12,13 @@ from aiohttp import web
 
 from cappuccino.adapters.venue_server import wire
 from cappuccino.adapters.venue_server.desk import Desk
+from cappuccino.adapters.venue_server.faults import SKEW, Dialect
 from cappuccino.adapters.venue_server.keys import Keys
 from cappuccino.adapters.venue_server.limits import RateLimit
 from cappuccino.core.money import floor_to
 from cappuccino.exchange.accounts import Account
 from cappuccino.exchange.commands import Cancel, Submit
+from cappuccino.exchange.faults import Operation
 from cappuccino.exchange.orders import Fill, Order, OrderRequest, Refused, parse_request
 from cappuccino.exchange.tape import MICROSECONDS
 
@@ -56,6 +58,15 @@ class TradingRest:
             web.get("/v2/assets/{symbol:.+}", guard(self._asset)),
             web.get("/v2/clock", guard(self._clock)),
         ]
+
+    def dialect(self) -> Dialect:
+        """Of everything under Alpaca's REST, market data included."""
+
+        def account(request: web.Request) -> str:
+            found = self._keys.of(request)
+            return "" if found is None else found.name
+
+        return Dialect(operation=_operation, account=account, refuse=_refuse)
 
     def _guard(self, handler: AccountHandler) -> Handler:
         """Key, then rate, then the handler; what the exchange refuses becomes Alpaca's error."""
@@ -222,11 +233,29 @@ class TradingRest:
             raise Refused("not_found", f"asset not found for {name}")
         return wire.answer(wire.asset_json(self._exchange, symbol))
 
-    async def _clock(self, _: web.Request, __: Account) -> web.Response:
+    async def _clock(self, request: web.Request, _: Account) -> web.Response:
         """Crypto never closes: the next open is now, the next close a day away."""
-        at_us = self._exchange.tick.at_us
+        at_us = self._exchange.tick.at_us + request.get(SKEW, 0)
         now, later = wire.when(at_us), wire.when(at_us + 86_400 * MICROSECONDS)
         return wire.answer({"timestamp": now, "is_open": True, "next_open": now, "next_close": later})
+
+
+_DATA = "/v1beta3/"
+_CODES = {429: 42910000, 500: 50010000, 503: 50310000}
+
+
+def _operation(request: web.Request) -> Operation | None:
+    if request.path == "/v2/clock":
+        return "clock"
+    if not request.path.startswith(("/v2/", _DATA)):
+        return None
+    return {"POST": "submit", "DELETE": "cancel"}.get(request.method, "read")  # type: ignore[return-value]
+
+
+def _refuse(status: int, message: str, headers: dict[str, str]) -> web.Response:
+    response = wire.error(status, _CODES[status], message)
+    response.headers.update(headers)
+    return response
 
 
 def _activities_of(account: Account, fill: Fill, types: set[str]) -> list[dict[str, Any]]:

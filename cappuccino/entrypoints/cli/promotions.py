@@ -31,8 +31,9 @@ def promote(
 ) -> None:
     """Approve a candidate that has passed every gate, soak and grade.
 
-    The controller judges: what is missing, and by how much, is the answer of a refusal. The approval is bound to bundle, risk
-    limits and venue, and revoked when one of them changes. It starts nothing: no version trades live money yet.
+    The controller judges: what is missing, and by how much, is the answer of a refusal; `status` and `evidence` show what
+    every gate measured. The approval is bound to bundle, risk limits, venue and live section, and revoked when one of them
+    changes. In a Deployment with a live section it starts a dry run, and nothing is sent before spec.live.dryRun is false.
 
     Examples:
 

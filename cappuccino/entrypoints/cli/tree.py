@@ -36,13 +36,13 @@ def study_node(study: Document, dataset: Document | None, trials: Sequence[Docum
 
 def deployment_node(deployment: Document, traders: Sequence[Document]) -> Node:
     status = deployment.get("status") or {}
-    promoted = _condition(deployment, "Promoted")
+    promoted, live = _condition(deployment, "Promoted"), _condition(deployment, "Live")
     by_name = {trader["metadata"]["name"]: trader for trader in traders}
     children = []
     for candidate in status.get("candidates", ()):
         children.append(_candidate(candidate, by_name.pop(candidate.get("trader") or "", None)))
     children += [_trader(trader) for trader in by_name.values()]
-    said = [_standing(deployment), f"{promoted['reason']}: {promoted.get('message', '')}" if promoted else ""]
+    said = [_standing(deployment), *(f"{c['reason']}: {c.get('message', '')}" for c in (promoted, live) if c)]
     return Node(f"{_shown(deployment)}  {'; '.join(filter(None, said))}", children)
 
 
@@ -112,6 +112,7 @@ def _trader(trader: Document) -> Node:
     halted = status.get("haltedReason")
     figures = [
         f"halted: {halted}" if halted else _standing(trader),
+        ("dry run" if trader["spec"].get("dryRun", True) else "LIVE") if trader["spec"].get("mode") == "live" else "",
         trader["spec"]["role"] if trader["spec"].get("role", "candidate") != "candidate" else "",
         f"${status['equityUsd']:,.2f}" if status.get("equityUsd") is not None else "",
         f"drawdown {status['drawdown']:.1%}" if status.get("drawdown") is not None else "",

@@ -118,7 +118,7 @@ def test_the_trader_template_carries_the_rules_of_a_trader() -> None:
     assert template is not None
     assert trader is not None
     shared = {rule["rule"] for rule in template["x-kubernetes-validations"]}
-    assert len(shared) == 3
+    assert len(shared) == 5
     assert shared < {rule["rule"] for rule in trader["x-kubernetes-validations"]}
 
 

@@ -2,121 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cappuccino.api.deployment import CANDIDATES_MAX, MESSAGE_MAX, CandidateStatus
-from cappuccino.controllers.decision import CreateObject, Decision, Event, Key, PatchMetadata, WriteRecord
-from cappuccino.controllers.deployment import Observed, decide
 from cappuccino.controllers.promotion import find, subject
-from cappuccino.controllers.requests import APPROVE, setting
-from cappuccino.controllers.rows import Evidence, Promotion
+from cappuccino.controllers.requests import APPROVE
 
-from .builders import NOW, deployment, evidence, result, row, study, trader
-
-KEY = Key("Deployment", "default", "desk")
-GOOD, OTHER, OBSERVER, BROKEN = "1" * 64, "2" * 64, "3" * 64, "4" * 64
-COMPLETE = {"conditions": [{"type": "Complete", "status": "True", "reason": "BudgetSpent"}]}
-BAR = {"bar_at": "2024-01-08T00:00:00Z"}
-
-
-def judged() -> list[Evidence]:
-    """Two that passed and soaked, one that observes, one that was refused, and the baselines."""
-    said = [
-        (GOOD, "Passed", "candidate"),
-        (OTHER, "Passed", "candidate"),
-        (OBSERVER, "Observer", "observer"),
-        (BROKEN, "Refused", None),
-    ]
-    rows = []
-    for rank, (digest, verdict, role) in enumerate(said):
-        stopped = {"Observer": "window", "Refused": "backtest"}.get(verdict)
-        if stopped:
-            rows.append(evidence(digest, stopped, "Fail", message=f"{stopped} says no.", measured=0.1, threshold=0.5))
-        detail = {"verdict": verdict, "role": role, "rank": rank, "number": rank, "kind": "trend", "stopped_by": stopped}
-        rows.append(evidence(digest, "verdict", detail=detail))
-        rows += [evidence(digest, gate, detail=BAR) for gate in ("soak", "grade") if role]
-    return [
-        *rows,
-        evidence("5" * 64, "baseline", detail={"kind": "hodl"}),
-        evidence("6" * 64, "baseline", detail={"kind": "cash"}),
-    ]
-
-
-@dataclass
-class Desk:
-    """A Deployment with its Traders and its record; a pass may be cut off after some of its writes."""
-
-    annotations: dict[str, str] = field(default_factory=dict)
-    spec: dict[str, Any] = field(default_factory=lambda: {"top": 4})
-    evidence: list[Evidence] = field(default_factory=judged)
-    traders: dict[str, dict[str, Any]] = field(default_factory=dict)
-    promotions: list[Promotion] = field(default_factory=list)
-    audit: list[dict[str, Any]] = field(default_factory=list)
-    status: dict[str, Any] | None = None
-    events: list[Event] = field(default_factory=list)
-    moment: int = 0
-
-    def look(self) -> Decision:
-        of = deployment(annotations=dict(self.annotations), status=self.status, **self.spec)
-        digests = {e.bundle_digest: e.detail["number"] for e in self.evidence if e.gate == "verdict"}
-        trials = [
-            row(n, state="Complete", objective=9.0 - n, bundle_digest=digest, result=result())
-            for digest, n in list(digests.items())[:4]
-        ]
-        seen = Observed(
-            deployment=of,
-            key=KEY,
-            study=study(status=COMPLETE),
-            trials=trials,
-            evidence=self.evidence,
-            promotions=self.promotions,
-            traders=[trader(spec=spec, name=name) for name, spec in self.traders.items()],
-        )
-        return decide(seen, now=NOW)
-
-    def reconcile(self, *, cut_after: int | None = None) -> Decision:
-        decision = self.look()
-        for action in decision.actions[:cut_after]:
-            self.apply(action)
-        if cut_after is None:
-            self.status = decision.status
-            self.events += decision.events
-        return decision
-
-    def apply(self, action: Any) -> None:
-        if isinstance(action, CreateObject):
-            self.traders[action.document["metadata"]["name"]] = action.document["spec"]
-        elif isinstance(action, PatchMetadata):
-            for name, value in (action.annotations or {}).items():
-                self.annotations.pop(name, None)
-                if value is not None:
-                    self.annotations[name] = value
-        elif isinstance(action, WriteRecord) and action.operation == "audit_append":
-            self.audit.append(dict(action.arguments))
-        elif isinstance(action, WriteRecord):
-            assert action.operation == "record_promotion"
-            self.promotions.append(action.arguments["promotion"])
-
-    def approve(self, which: str, *, actor: str = "ada", reason: str = "read the report") -> None:
-        self.moment += 1
-        self.annotations |= setting(APPROVE, which, actor=actor, reason=reason, at=str(self.moment))
-
-    @property
-    def said(self) -> tuple[str, str]:
-        assert self.status is not None
-        found = next(c for c in self.status["conditions"] if c["type"] == "Promoted")
-        return found["reason"], found["message"]
-
-    @property
-    def recorded(self) -> list[tuple[str, str, str]]:
-        return [(p.bundle_digest[:1], p.action, p.actor) for p in self.promotions]
-
-    def verdicts(self) -> dict[int, str]:
-        assert self.status is not None
-        return {c["number"]: c["verdict"] for c in self.status["candidates"]}
+from .builders import deployment, evidence
+from .desk import BAR, BROKEN, GOOD, Desk
 
 
 def trading() -> Desk:

@@ -161,6 +161,10 @@ def test_halting_all_holds_back_those_that_have_not_started(database: str, capsy
 def test_an_altered_audit_row_is_named(database: str, capsys: Captured) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("""select audit_append('me', 'halt', 'account/a', '{"reason": "x"}')""")
+        (answer,) = said(capsys, "audit", "verify")
+        kept = answer.partition("keep ")[2]
+        assert said(capsys, "audit", "verify", "--since", kept) == [answer]
+        assert "write it as `audit verify` printed it" in refused(capsys, "audit", "verify", "--since", "7")
         connection.execute("set session_replication_role = replica")
         connection.execute("alter table audit disable trigger all")
         connection.execute("""update audit set body = '{"reason": "y"}'""")

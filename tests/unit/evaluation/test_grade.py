@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from cappuccino.core.errors import InvalidInput
 from cappuccino.evaluation.evidence import Outcome
 from cappuccino.evaluation.grade import PaperRecord, fill_fidelity, grade, paper_record
-from cappuccino.evaluation.paper_gates import GradeThresholds, SoakFacts, SoakThresholds, grade_gate, soak
+from cappuccino.evaluation.paper_gates import (
+    GradeThresholds,
+    LiveThresholds,
+    SoakFacts,
+    SoakThresholds,
+    grade_gate,
+    live_gate,
+    soak,
+)
 
 HOURS = 8760.0
 
@@ -184,3 +192,54 @@ def test_a_grade_of_a_never_promotes_by_itself() -> None:
     one = record(win_rate=0.55, break_even_win_rate=0.2)
     assert grade(one).letter == "A"
     assert grade_gate(one, grade(one), GradeThresholds()).outcome is Outcome.FAIL
+
+
+# --- a step of capital ------------------------------------------------------------------------------
+
+STEP = LiveThresholds(market_days=7, closed_trades=20)
+
+
+@pytest.mark.parametrize(
+    ("change", "halted", "outcome", "words"),
+    [
+        ({}, None, Outcome.PASS, "may go on to the next step"),
+        ({"max_drawdown": 0.16, "market_days": 0.5, "closed_trades": 1}, None, Outcome.FAIL, "drawdown is too large"),
+        ({"max_drawdown": 0.15}, None, Outcome.PASS, "drawdown 15.0% (at most 15%)"),
+        ({"fidelity": 0.4, "market_days": 2.0}, None, Outcome.FAIL, "not what the model of costs says"),
+        ({"fidelity": 0.4, "closed_trades": 19}, None, Outcome.INCONCLUSIVE, "fidelity of fills 0.40 (at least 0.50)"),
+        ({"fidelity": None}, None, Outcome.PASS, "fidelity of fills -"),
+        ({"alpha": -1.0, "alpha_low": -2.0, "alpha_high": -0.1}, None, Outcome.FAIL, "negative with all of its interval"),
+        (
+            {"alpha": -1.0, "alpha_low": -2.0, "alpha_high": -0.1, "market_days": 6.9},
+            None,
+            Outcome.INCONCLUSIVE,
+            "6.9 of 7 market days",
+        ),
+        ({"alpha": -1.0, "alpha_low": -2.0, "alpha_high": 0.1}, None, Outcome.INCONCLUSIVE, "goes on at this step"),
+        ({"win_rate": 0.59}, None, Outcome.INCONCLUSIVE, "win rate 59% (at least 60%; breaks even at 50%)"),
+        ({"alpha": None}, None, Outcome.INCONCLUSIVE, "alpha cannot be measured"),
+        ({}, "by a person", Outcome.INCONCLUSIVE, "it is halted (by a person)"),
+        ({"max_drawdown": 0.21}, "drawdown 0.2100 of the baseline", Outcome.FAIL, "drawdown is too large"),
+    ],
+)
+def test_a_step_goes_on_is_extended_or_is_demoted(
+    change: dict[str, object], halted: str | None, outcome: Outcome, words: str
+) -> None:
+    found = live_gate(record(**change), STEP, halted_reason=halted)
+    assert found.outcome is outcome
+    assert words.lower() in found.message.lower()
+    assert "of 7 market days" in found.message
+
+
+def test_who_approves_is_shown_every_condition_with_what_was_measured() -> None:
+    one = record()
+    said = grade_gate(one, grade(one), GradeThresholds()).message
+    for part in (
+        "8.0 market days (at least 7)",
+        "25 closed trades (at least 20)",
+        "win rate 70% (at least 60%; breaks even at 50%)",
+        "alpha +40% a year, 95 % within -10% and +90% (above 0)",
+        "drawdown 0.0% (at most 15%)",
+        "the interval of alpha includes 0",
+    ):
+        assert part in said

@@ -14,7 +14,7 @@ from cappuccino.exchange.orders import OrderRequest
 from cappuccino.exchange.simulator import Outcome, SimulatedExchange
 from cappuccino.exchange.tape import Tape
 from cappuccino.exchange.terms import Terms
-from cappuccino.exchange.venue import AssetRules, flat_fee
+from cappuccino.exchange.venue import AssetRules, Face, flat_fee
 from cappuccino.market.bars import Bars
 
 HOUR = Timeframe(3600)
@@ -49,7 +49,8 @@ def flat(price: float = 100.0, count: int = 3) -> list[Candle]:
 
 def terms(**changes: Any) -> Terms:
     """25 bps flat, 10 bps slippage unless told otherwise."""
-    return Terms(**{"fee_tiers": flat_fee(Decimal(25)), "slippage_bps": Decimal(10), **changes})
+    flat = flat_fee(Decimal(25))
+    return Terms(**{"fee_tiers": flat, "coinbase_fee_tiers": flat, "slippage_bps": Decimal(10), **changes})
 
 
 def rules(symbol: str = "BTC/USD") -> AssetRules:
@@ -70,14 +71,17 @@ def exchange(
     accounts: Sequence[str] = ("a",),
     capital: str = "10000",
     timeframe: Timeframe = HOUR,
+    coinbase: Sequence[str] = (),
 ) -> SimulatedExchange:
-    """BTC/USD at 100 for three bars unless told otherwise; every tick is a point of the candle."""
+    """BTC/USD at 100 for three bars unless told otherwise; every tick is a point of the candle. `coinbase`: which of the
+    accounts are of that face."""
     panel = bars(candles or {"BTC/USD": flat()}, volume=volume, timeframe=timeframe)
     made = SimulatedExchange(
         Tape(panel, tick_bps=tick_bps), charges or terms(), {symbol: rules(symbol) for symbol in panel.symbols}
     )
     for name in accounts:
-        made.apply(OpenAccount(name=name, capital_usd=Decimal(capital), key_id=f"key-{name}", secret_key="secret"))
+        face: Face = "coinbase" if name in coinbase else "alpaca"
+        made.apply(OpenAccount(name=name, capital_usd=Decimal(capital), key_id=f"key-{name}", secret_key="secret", face=face))
     return made
 
 

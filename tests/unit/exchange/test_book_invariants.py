@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cappuccino.core.money import ZERO
-from cappuccino.exchange.commands import Advance, Cancel, Command, Join, Leave, OpenAccount, Start, Submit, decode, encode
+from cappuccino.exchange.commands import (
+    Advance,
+    Cancel,
+    Command,
+    Edit,
+    Join,
+    Leave,
+    OpenAccount,
+    Start,
+    Submit,
+    decode,
+    encode,
+)
 from cappuccino.exchange.orders import OrderRequest, Refused
 from cappuccino.exchange.simulator import SimulatedExchange
 
@@ -45,6 +57,11 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("submit"), st.sampled_from(["a", "b"]), requests()),
         st.tuples(st.just("cancel"), st.sampled_from(["a", "b"]), st.integers(0, 20)),
+        st.tuples(
+            st.just("edit"),
+            st.sampled_from(["a", "b"]),
+            st.tuples(st.integers(0, 20), _decimals("0.01", "90", 9), _decimals("8", "140", 2)),
+        ),
         st.tuples(st.just("tick"), st.just(""), st.integers(1, 6)),
     ),
     max_size=40,
@@ -54,12 +71,19 @@ steps = st.lists(
 def play(venue: SimulatedExchange, script: list[Any]) -> list[Command]:
     """Apply what is not refused; the commands that were applied."""
     applied: list[Command] = []
+    edited: set[str] = set()
     for action, account, detail in script:
         commands: list[Command]
         if action == "tick":
             commands = [Advance()] * detail
         elif action == "submit":
             commands = [Submit(account=account, request=detail)]
+        elif action == "edit":
+            which, qty, price = detail
+            commands = [
+                Edit(account=account, order_id=key, qty=qty, limit_price=price)
+                for key in list(venue.account(account).orders)[which : which + 1]
+            ]
         else:
             commands = [
                 Cancel(account=account, order_id=key) for key in list(venue.account(account).orders)[detail : detail + 1]
@@ -70,18 +94,22 @@ def play(venue: SimulatedExchange, script: list[Any]) -> list[Command]:
             except Refused:
                 continue
             applied.append(command)
-            check(venue)
+            if isinstance(command, Edit):
+                edited.add(command.order_id)
+            check(venue, edited)
     return applied
 
 
-def check(venue: SimulatedExchange) -> None:
+def check(venue: SimulatedExchange, edited: set[str]) -> None:
     for account in venue.accounts.values():
         cash, units, fees = account.capital, dict.fromkeys(CANDLES, ZERO), ZERO
         for fill in account.fills:
             buys = fill.side == "buy"
-            cash += -fill.value if buys else fill.value - fill.fee
-            units[fill.symbol] += fill.qty - fill.fee if buys else -fill.qty
-            fees += fill.fee * fill.price if buys else fill.fee
+            assert fill.fee_in_units == (buys and account.face == "alpaca")
+            in_units, in_cash = (fill.fee, ZERO) if fill.fee_in_units else (ZERO, fill.fee)
+            cash += (-fill.value if buys else fill.value) - in_cash
+            units[fill.symbol] += (fill.qty if buys else -fill.qty) - in_units
+            fees += in_units * fill.price + in_cash
             assert fill.qty % Decimal("1e-9") == fill.fee % Decimal("1e-9") == fill.price % Decimal("0.0001") == 0
         assert account.cash == cash
         assert account.fees_usd == fees
@@ -97,9 +125,9 @@ def check(venue: SimulatedExchange) -> None:
             fills = [fill for fill in account.fills if fill.order_id == order.id]
             assert order.filled_qty == sum(fill.qty for fill in fills)
             assert order.is_open or order.reserved == 0
-            assert all(_within_limit(order.request, fill.price) for fill in fills)
+            assert order.id in edited or all(_within_limit(order.request, fill.price) for fill in fills)
             if order.request.notional is not None:
-                assert order.filled_value <= order.request.notional
+                assert order.filled_value + order.fees <= order.request.notional
             else:
                 assert order.filled_qty <= (order.request.qty or ZERO)
 
@@ -112,7 +140,7 @@ def _within_limit(request: OrderRequest, price: Decimal) -> bool:
 
 def market(cap: Decimal | None) -> SimulatedExchange:
     charges = terms(liquidity_share=Decimal("0.3"), participation_cap=cap)
-    return exchange(CANDLES, charges=charges, volume=60.0, tick_bps=500, accounts=("a", "b"))
+    return exchange(CANDLES, charges=charges, volume=60.0, tick_bps=500, accounts=("a", "b"), coinbase=("b",))
 
 
 @settings(max_examples=120, deadline=None)
@@ -138,6 +166,8 @@ def test_every_command_survives_its_journal_line() -> None:
         OpenAccount(name="a", capital_usd=Decimal("0.10"), key_id="k", secret_key="s"),
         Submit(account="a", request=request),
         Cancel(account="a", order_id="o"),
+        Edit(account="a", order_id="o", qty=Decimal("0.1"), limit_price=Decimal("9.5")),
+        OpenAccount(name="b", capital_usd=Decimal(1), key_id="k", secret_key="s", face="coinbase"),
         Advance(),
         Start(),
         Join(account="a"),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import polars as pl
@@ -228,3 +229,27 @@ def test_a_market_that_is_none_is_refused(
     monkeypatch.setenv("CAPPUCCINO_SPEC", text)
     assert main(["--market", "--port", "0"]) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("plan", "named"), [(None, "cannot be read"), ("{", "not JSON"), ('{"rates": {"rain": 1}}', "rain"), ("[]", "seed, rates")]
+)
+def test_a_fault_plan_that_is_none_is_refused(
+    plan: str | None, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "faults.json"
+    if plan is not None:
+        path.write_text(plan)
+    assert main(["--bars", "bars.parquet", "--port", "0", "--faults", str(path)]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_price_gaps_of_a_plan_are_in_the_market_that_is_served(tmp_path: Path) -> None:
+    plan = tmp_path / "faults.json"
+    plan.write_text('{"script": [{"kind": "price_gap", "symbol": "BTC/USD", "share": "-0.5", "skip": 1}]}')
+    tape = write(tmp_path / "bars.parquet", bars({"BTC/USD": [(100.0, 100.0, 100.0, 100.0)] * 3}))
+    with process(tape, "--faults", str(plan), "--start", "2024-01-01T02:00:00Z") as (_, ready):
+        url = f"{ready['url']}/v1beta3/crypto/us/bars?symbols=BTC/USD&timeframe=1Hour&start=2024-01-01T00:00:00Z"
+        with urlopen(url) as answer:
+            rows = json.load(answer)["bars"]["BTC/USD"]
+    assert [row["o"] for row in rows] == [100.0, 50.0]

@@ -23,7 +23,7 @@ from cappuccino.exchange.orders import Refused as VenueRefused
 from cappuccino.exchange.simulator import SimulatedExchange
 from cappuccino.exchange.tape import Tape
 from cappuccino.exchange.terms import Terms
-from cappuccino.exchange.venue import AssetRules
+from cappuccino.exchange.venue import AssetRules, Costs
 from cappuccino.market.bars import Bars
 from cappuccino.risk.barriers import Barriers
 from cappuccino.risk.limits import Limits
@@ -122,6 +122,7 @@ class Venue:
     away: int = 0  # reads that fail before the venue is back
     mute: bool = False  # the stream of order updates says nothing
     twice: bool = False  # ... or everything twice, and the first again at the end
+    share: Decimal | None = None  # of what an order asks for is filled on arrival
     inbox: deque[Event] = field(default_factory=deque)
     submissions: list[Intent] = field(default_factory=list)
     on_submit: Callable[[Intent], None] = lambda intent: None
@@ -181,7 +182,7 @@ class Venue:
             client_order_id=intent.client_order_id,
         )
         try:
-            outcome = self.exchange.apply(Submit(account=ACCOUNT, request=request))
+            outcome = self.exchange.apply(Submit(account=ACCOUNT, request=request, share=self.share))
         except VenueRefused as refused:
             code = "duplicate" if refused.reason == "duplicate_client_order_id" else refused.reason
             return Refused(code=code, message=str(refused))
@@ -442,6 +443,7 @@ class Trader:
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     limits: Limits = field(default_factory=lambda: Limits(barriers=Barriers.off()))
     on_halt: Any = "cancel"
+    costs: Costs | None = None
     health: Health | None = None
 
     def session(self) -> Session:
@@ -452,7 +454,13 @@ class Trader:
         self.metrics = TraderMetrics()
         return Session(
             SessionConfig(
-                account=ACCOUNT, trader_uid="uid", bundle_digest="d", sizing=Sizing(), limits=self.limits, on_halt=self.on_halt
+                account=ACCOUNT,
+                trader_uid="uid",
+                bundle_digest="d",
+                sizing=Sizing(),
+                limits=self.limits,
+                on_halt=self.on_halt,
+                costs=self.costs,
             ),
             strategy=self.strategy,
             broker=self.venue,

@@ -30,12 +30,21 @@ HOUR = 3600
 FEATURE = spec_of("return", {"bars": 6})
 
 
-def write_bars(path: Path, *, bars: int, seed: int = 1, sd: float = 0.008, symbols: tuple[str, ...] = SYMBOLS) -> Path:
-    """A random walk of hourly candles for each symbol."""
+def write_bars(
+    path: Path,
+    *,
+    bars: int,
+    seed: int = 1,
+    sd: float = 0.008,
+    symbols: tuple[str, ...] = SYMBOLS,
+    ratio: float = 10.0,
+    seconds: int = HOUR,
+) -> Path:
+    """A random walk of candles of `seconds` for each symbol, which begins `ratio` times above the one before."""
     rng = np.random.default_rng(seed)
     frames = []
     for n, symbol in enumerate(symbols):
-        close = 100.0 * 10.0**n * np.exp(np.cumsum(rng.normal(0.0, sd, bars)))
+        close = 100.0 * ratio**n * np.exp(np.cumsum(rng.normal(0.0, sd, bars)))
         opened = np.concatenate([[close[0]], close[:-1] * np.exp(rng.normal(0.0, sd / 10, bars - 1))])
         high = np.maximum(opened, close) * np.exp(np.abs(rng.normal(0.0, sd / 2, bars)))
         low = np.minimum(opened, close) * np.exp(-np.abs(rng.normal(0.0, sd / 2, bars)))
@@ -43,7 +52,7 @@ def write_bars(path: Path, *, bars: int, seed: int = 1, sd: float = 0.008, symbo
             pl.DataFrame(
                 {
                     "symbol": [symbol] * bars,
-                    "ts": [START + HOUR * t for t in range(bars)],
+                    "ts": [START + seconds * t for t in range(bars)],
                     "open": np.round(opened, 4),
                     "high": np.round(high, 4) + 0.0001,
                     "low": np.round(low, 4) - 0.0001,
@@ -62,13 +71,16 @@ def bundle(
     barriers: Barriers | None = None,
     warmup_bars: int = 30,
     symbols: tuple[str, ...] = SYMBOLS,
+    seconds: int = HOUR,
     **parameters: str,
 ) -> Bundle:
     """By default a rule that trades often: it fades the last six bars."""
     rule = {"feature": "return", "feature_bars": "6", "direction": "-1", "enter": "0.004", "exit": "-0.004", **parameters}
     return Bundle(
         kind=kind,  # type: ignore[arg-type]
-        contract=Contract(symbols=symbols, timeframe=Timeframe(HOUR), features=(FEATURE,), lookback=1, warmup_bars=warmup_bars),
+        contract=Contract(
+            symbols=symbols, timeframe=Timeframe(seconds), features=(FEATURE,), lookback=1, warmup_bars=warmup_bars
+        ),
         sizing=Sizing(),
         barriers=barriers or Barriers(),
         costs=Costs(),

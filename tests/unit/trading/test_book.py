@@ -20,7 +20,17 @@ AT = datetime(2024, 1, 1, tzinfo=UTC)
 A = "AAA/USD"
 
 
-def a_fill(side: str, qty: str, price: str, *, fee: str = "0", number: int = 0, order: str = "o", symbol: str = A) -> Fill:
+def a_fill(
+    side: str,
+    qty: str,
+    price: str,
+    *,
+    fee: str = "0",
+    fee_asset: str = "",
+    number: int = 0,
+    order: str = "o",
+    symbol: str = A,
+) -> Fill:
     return Fill(
         execution_id=f"e{number}",
         client_order_id=order,
@@ -29,7 +39,7 @@ def a_fill(side: str, qty: str, price: str, *, fee: str = "0", number: int = 0, 
         qty=D(qty),
         price=D(price),
         fee=D(fee),
-        fee_asset="AAA" if side == "buy" else "USD",
+        fee_asset=fee_asset or (symbol.partition("/")[0] if side == "buy" else "USD"),
         filled_at=AT + timedelta(minutes=number),
     )
 
@@ -133,3 +143,24 @@ def test_a_fee_that_the_venue_says_is_the_fee() -> None:
     fees = FeeSchedule({A: D("0.000000001")})
     fill = fees.fill(an_execution(fee="1.5"), client_order_id="o", symbol=A, side="buy")
     assert (fill.fee, fill.fee_asset) == (D("1.5"), "AAA")
+
+
+def test_a_fee_in_quote_currency_is_taken_from_cash_and_not_from_the_units() -> None:
+    book = apply(a_book(), a_fill("buy", "2", "100", fee="1.5", fee_asset="USD"))
+    assert (book.cash, book.qty(A), book.fees, book.volume) == (D("798.5"), D(2), D("1.5"), D(200))
+    assert book.holdings[A].entry == D(100)
+    sold = apply(book, a_fill("sell", "2", "110", fee="1.65", number=1))
+    assert (sold.cash, sold.qty(A), sold.fees) == (D("1016.85"), D(0), D("3.15"))
+    assert sold.trades[0].profit == D("16.85")
+
+
+def test_no_venue_takes_the_fee_of_a_sale_in_units() -> None:
+    book = apply(a_book(), a_fill("buy", "2", "100"))
+    with pytest.raises(InvariantViolation, match="no venue we know"):
+        apply(book, a_fill("sell", "1", "100", fee="0.1", fee_asset="AAA", number=1))
+
+
+def test_the_venues_word_on_the_fees_asset_counts() -> None:
+    told = Execution(execution_id="e", qty=D(1), price=D(100), at=AT, fee=D("0.4"), fee_asset="USD")
+    fill = FeeSchedule({A: D("0.001")}).fill(told, client_order_id="o", symbol=A, side="buy")
+    assert (fill.fee, fill.fee_asset, fill.fee_in_units) == (D("0.4"), "USD", False)

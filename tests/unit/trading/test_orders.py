@@ -98,7 +98,15 @@ ILLEGAL = [
 @pytest.mark.parametrize(("before", "after"), ILLEGAL)
 def test_an_illegal_report_stops_trading_and_names_both_states(before: OrderState, after: OrderState) -> None:
     with pytest.raises(InvariantViolation, match=f"{before} -> {after}"):
-        observe(an_order(before), said(after))
+        observe(an_order(before, venue_order_id="v1"), said(after))
+
+
+@pytest.mark.parametrize("end", [S.REJECTED, S.EXPIRED])
+def test_an_order_that_we_gave_up_without_an_answer_may_end_at_the_venue_as_it_likes(end: OrderState) -> None:
+    given_up = an_order(S.CANCELED)
+    after = observe(given_up, said(end))
+    assert after.state is S.CANCELED
+    assert after.venue_order_id == "v1"
 
 
 @pytest.mark.parametrize("state", [S.PARTIALLY_FILLED, S.FILLED, S.CANCELED, S.EXPIRED, S.REJECTED])

@@ -10,12 +10,14 @@ import pytest
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.risk.barriers import Barriers
-from cappuccino.risk.limits import Limits
+from cappuccino.risk.limits import Limits, TradingMode
 from cappuccino.risk.positions import NEVER, Watch
 from cappuccino.risk.sizing import Sizing
 from cappuccino.strategies.interface import Contract, Target
 from cappuccino.trading.book import Book, apply
+from cappuccino.trading.facts import Facts
 from cappuccino.trading.planning import Planned, fit_buys, plan_orders, scale_of, view_of
+from cappuccino.trading.ports import Quote
 
 from .test_book import AT, a_fill
 
@@ -33,31 +35,44 @@ def holding(qty: str = "5", price: str = "100") -> Book:
     return apply(book, a_fill("buy", qty, price, symbol=A)) if qty != "0" else book
 
 
-def planned(targets: dict[str, float], book: Book, *, close: tuple[float, float] = (100.0, 10.0), **options: object) -> Planned:
-    limits = options.pop("limits", Limits())
-    sizing = Sizing()
+def planned(
+    targets: dict[str, float],
+    book: Book,
+    *,
+    close: tuple[float, float] = (100.0, 10.0),
+    prices: dict[str, Decimal] | None = None,
+    tradable: tuple[bool, bool] = (True, True),
+    limits: Limits | None = None,
+    mode: TradingMode = "active",
+) -> Planned:
+    limits, sizing = limits or Limits(), Sizing()
     view = view_of(
         CONTRACT,
         at=AT,
         features=np.zeros((2, 1, 0)),
         close=np.array(close),
-        tradable=np.array(options.pop("tradable", (True, True))),
+        tradable=np.array(tradable),
         book=book,
         watches={},
         since_stop={},
-        scale=scale_of(limits, sizing),  # type: ignore[arg-type]
+        scale=scale_of(limits, sizing),
     )
-    arguments = {"mode": "active", "orders_last_hour": 0, "prices": {A: D(str(close[0])), B: D(str(close[1]))}, **options}
-    return plan_orders(
-        [Target(symbol=s, weight=w) for s, w in targets.items()],
-        view,
-        symbols=(A, B),
+    closes = {A: D(str(close[0])), B: D(str(close[1]))}
+    facts = Facts(
+        mode=mode,
+        now=AT,
+        day=None,
         book=book,
+        watches={},
+        equity=book.equity(closes),
+        closes=closes,
+        quotes={s: Quote(symbol=s, bid=p, ask=p, at=AT) for s, p in (closes if prices is None else prices).items()},
         rules=RULES,
-        sizing=sizing,
-        limits=limits,  # type: ignore[arg-type]
-        **arguments,  # type: ignore[arg-type]
+        limits=limits,
+        orders_last_hour=0,
+        orders_last_minute=0,
     )
+    return plan_orders([Target(symbol=s, weight=w) for s, w in targets.items()], view, facts, symbols=(A, B), sizing=sizing)
 
 
 def test_a_target_becomes_a_buy_of_its_weight_of_equity() -> None:
@@ -83,6 +98,43 @@ def test_a_price_far_from_the_close_is_refused_with_its_numbers() -> None:
 
 def test_a_symbol_without_a_price_is_not_bought() -> None:
     assert planned({B: 0.3}, holding("0"), prices={}).buys == {}
+
+
+def test_a_target_that_is_no_number_or_of_no_symbol_is_refused_and_the_position_held() -> None:
+    found = planned({A: float("nan"), "ZZZ/USD": 0.3}, holding())
+    assert (found.sells, found.buys) == ({}, {})
+    assert [(r["rule"], r["symbol"], r["numbers"]["weight"]) for r in found.refusals] == [
+        ("unknown", A, "nan"),
+        ("unknown", "ZZZ/USD", "0.3"),
+    ]
+
+
+def test_the_last_place_goes_to_the_larger_buy_whatever_the_order_of_symbols() -> None:
+    limits = Limits(max_open_positions=1)
+    for small, large in ((A, B), (B, A)):
+        found = planned({small: 0.1, large: 0.3}, holding("0"), limits=limits)
+        assert found.buys == {large: D(300)}
+        assert [(r["symbol"], r["rule"]) for r in found.refusals] == [(small, "max_open_positions")]
+
+
+def test_a_place_that_a_sale_of_the_same_decision_frees_can_be_taken() -> None:
+    found = planned({A: 0.0, B: 0.3}, holding(), limits=Limits(max_open_positions=1))
+    assert (found.sells, found.buys) == ({A: D(5)}, {B: D(300)})
+    kept = planned({B: 0.3}, holding(), limits=Limits(max_open_positions=1))
+    assert kept.buys == {}
+
+
+def test_the_room_for_heat_is_shared_by_the_size_of_the_buys() -> None:
+    found = planned({A: 0.3, B: 0.15}, holding("0"), limits=Limits(max_heat=0.03))  # 45 at risk, 30 allowed
+    assert {symbol: round(amount, 6) for symbol, amount in found.buys.items()} == {A: D(200), B: D(100)}
+    assert {r["rule"] for r in found.refusals} == {"max_heat"}
+
+
+def test_heat_counts_what_is_held_at_its_stop() -> None:
+    found = planned({B: 0.3}, holding(), close=(110.0, 10.0), limits=Limits(max_heat=0.1))
+    (refusal,) = found.refusals  # 5 bought at 100, now 110, sold at 90: 100 at risk, of 105 allowed
+    assert (refusal["rule"], refusal["numbers"]["heat"]) == ("max_heat", "100.0")
+    assert found.buys == {B: D(50)}
 
 
 def test_halted_refuses_all_that_is_not_protective() -> None:

@@ -227,8 +227,8 @@ def test_an_exchange_that_is_killed_and_started_again_is_waited_for(database_url
 @pytest.mark.parametrize(
     ("spec", "code", "said"),
     [
-        ({"mode": "live", "venue": {"kind": "alpaca", "accountSecretRef": {"name": "s"}}}, 2, "needs a promotion"),
-        ({"venue": {"kind": "coinbase", "accountSecretRef": {"name": "s"}}}, 2, "cannot be traded"),
+        ({"mode": "live", "venue": {"kind": "alpaca", "accountSecretRef": {"name": "s-live"}}}, 2, "no standing approval"),
+        ({"venue": {"kind": "coinbase", "accountSecretRef": {"name": "s"}}}, 2, "no paper accounts"),
         ({"venue": {"kind": "alpaca", "accountSecretRef": {"name": "s"}}}, 2, "CAPPUCCINO_SECRETS is not set"),
         ({"capitalUsd": -5}, 2, "capitalUsd"),
         ({"colour": "red"}, 2, "unknown field"),

@@ -4,6 +4,7 @@ holder write the verb's annotations, under their own name, and nothing else. `up
 resume and approve for these annotations like everybody. What ends in -acted is the operator's memory of what it has acted on.
 
 dict of `root`, `plural` and `asks`: verb to its annotations (cappuccino/controllers/requests.py). Each becomes a variable, haltChanged and so on.
+`besides`, when given, is CEL for a change of the spec that takes a verb of ours instead of `update`.
 */}}
 {{- define "cappuccino.policy" -}}
 {{- $own := list }}{{ range .asks }}{{ $own = concat $own . }}{{ end -}}
@@ -44,7 +45,7 @@ spec:
       message: "annotations that end in -acted are the operator's: leave them as they are"
     - expression: >-
         variables.editor || request.operation == 'CREATE' || (
-        object.spec == oldObject.spec
+        (object.spec == oldObject.spec{{ with .besides }} || {{ . }}{{ end }})
         && object.metadata.?labels == oldObject.metadata.?labels
         && object.metadata.?finalizers == oldObject.metadata.?finalizers
         && object.metadata.?ownerReferences == oldObject.metadata.?ownerReferences

@@ -11,9 +11,15 @@ import yaml
 
 from cappuccino.adapters.kubernetes.pods import document
 from cappuccino.adapters.kubernetes.settings import PodSettings
-from cappuccino.controllers.decision import Document, PodNeeds, Workload
+from cappuccino.controllers import deployment as deployments
+from cappuccino.controllers import trader as trading
+from cappuccino.controllers.decision import Document, Key, PodNeeds, Workload
+from cappuccino.core.errors import InvalidInput
+from tests.unit.controllers import builders as build
 
 from .builders import SETTINGS, owner, trader, trial
+
+KEY = Key("Trader", "default", "t")
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "kubernetes"
 
@@ -39,6 +45,33 @@ def test_the_whole_document_is_as_reviewed(name: str, workload: Workload) -> Non
     path = GOLDEN / f"{name}.yaml"
     rendered = document(workload, SETTINGS, [owner(workload, **{"cappuccino.dev/study": "s", "team": "x"})])
     assert rendered == yaml.safe_load(path.read_text()), f"if it is meant, write it to {path}:\n{yaml.safe_dump(rendered)}"
+
+
+def test_the_key_of_a_real_account_is_mounted_in_a_live_trader_alone() -> None:
+    """No other mode can name such a Secret, no other program asks for one, and the operator does not put it there."""
+    real = {"kind": "alpaca", "accountSecretRef": {"name": "desk-live"}}
+    for dry_run in (True, False):
+        of = build.trader(spec={"venue": real, "mode": "live", "dryRun": dry_run})
+        for workload in (trading.workload(of, KEY), trading.farewell(of, KEY)):
+            rendered = document(workload, SETTINGS)
+            volumes = rendered["spec"]["template"]["spec"]["volumes"]
+            assert [v["secret"]["secretName"] for v in volumes if "secret" in v] == ["desk-live"]
+    for mode in ("shadow", "paper"):
+        with pytest.raises(InvalidInput, match="are for mode live"):
+            build.trader(spec={"venue": real, "mode": mode})
+    paper = build.trader(spec={"venue": real | {"accountSecretRef": {"name": "paper"}}, "mode": "paper"})
+    desk = build.deployment(
+        traderTemplate={"venue": {"kind": "alpaca"}, "mode": "shadow"}, live={"venue": real, "capitalUsd": 1000}
+    )
+    seen = deployments.Observed(deployment=desk, key=KEY, traders=[paper])
+    others = (trading.workload(paper, KEY), deployments.gates_workload(seen, desk), trial())
+    mounted = [
+        v["secret"]["secretName"]
+        for workload in others
+        for v in document(workload, SETTINGS)["spec"]["template"]["spec"]["volumes"]
+        if "secret" in v
+    ]
+    assert mounted == ["paper"]
 
 
 def test_a_queue_is_labelled_and_waited_for_by_the_job_and_not_by_its_pods() -> None:

@@ -1,0 +1,122 @@
+"""The SDK's REST client, made safe: timeouts, no redirects, errors sorted by what they prove. Every request is made once.
+
+Outcome policy: 400, 401, 403, 404, 422 and 429 are definite, the venue did not take the request; so is `success: false` of an
+order, which is told with 200. A timeout, a disconnect, a 5xx or a body that is not JSON proves nothing; only 401 may be plain
+text, as Coinbase says it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from coinbase.rest import RESTClient
+from coinbase.rest.rest_base import logger as sdk_logger
+from requests.adapters import HTTPAdapter
+
+from cappuccino.core.errors import InvalidInput, RetryLater
+
+CONNECT_SECONDS, READ_SECONDS = 3.05, 10.0
+DEFINITE = frozenset({400, 401, 403, 404, 422, 429})
+API = "/api/v3/brokerage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """A CDP key: its name, and its secret as PEM (ES256) or base64 (Ed25519)."""
+
+    key_id: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(key_id={self.key_id[:8]}…)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoints:
+    """One venue: `host` of its REST, with a port if need be, and the URLs of its two websockets."""
+
+    host: str = "api.coinbase.com"
+    market_stream: str = "wss://advanced-trade-ws.coinbase.com"
+    user_stream: str = "wss://advanced-trade-ws-user.coinbase.com"
+    plain: bool = False
+
+    @classmethod
+    def at(cls, url: str) -> Endpoints:
+        """A simulated exchange at one base URL."""
+        scheme, _, host = url.rstrip("/").partition("://")
+        sockets = f"{'wss' if scheme == 'https' else 'ws'}://{host}"
+        return cls(
+            host=host,
+            market_stream=f"{sockets}/advanced-trade-ws",
+            user_stream=f"{sockets}/advanced-trade-ws-user",
+            plain=scheme == "http",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a request failed. `definite`: the venue did not take it."""
+
+    definite: bool
+    status: int | None
+    code: str
+    message: str
+
+
+class _Transport(HTTPAdapter):
+    """`plain`: the SDK writes https into every URL; a simulated exchange speaks HTTP."""
+
+    def __init__(self, *, plain: bool) -> None:
+        super().__init__(max_retries=0)
+        self._plain = plain
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        kwargs["timeout"] = (CONNECT_SECONDS, READ_SECONDS)
+        if self._plain and request.url is not None:
+            request.url = "http" + request.url.removeprefix("https")
+        return super().send(request, *args, **kwargs)
+
+
+def rest_client(credentials: Credentials, endpoints: Endpoints) -> RESTClient:
+    client = RESTClient(api_key=credentials.key_id, api_secret=credentials.secret_key, base_url=endpoints.host)
+    client.session.mount("https://", _Transport(plain=endpoints.plain))
+    client.session.trust_env = False  # a proxy or .netrc of the machine has no say in where orders go
+    client.session.max_redirects = 0
+    sdk_logger.disabled = True  # it writes every refusal to stderr; what matters is logged where it is decided
+    return client
+
+
+def failure_of(error: Exception) -> Failure:
+    """What `error`, raised by a client, proves."""
+    response = error.response if isinstance(error, requests.HTTPError) else None
+    if response is None:
+        return Failure(definite=False, status=None, code=type(error).__name__, message=_line(str(error)))
+    status, text = response.status_code, response.text
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
+    if isinstance(body, dict):
+        told = _line(str(body.get("message") or body.get("error_details") or text))
+        return Failure(definite=status in DEFINITE, status=status, code=str(body.get("error") or status), message=told)
+    plain_401 = status == 401 and "html" not in response.headers.get("Content-Type", "")
+    return Failure(definite=plain_401, status=status, code=str(status), message=_line(text) or "empty body")
+
+
+def read_error(error: Exception, what: str) -> Exception:
+    """The error to raise for a read that failed."""
+    failure = failure_of(error)
+    if failure.definite and failure.status in (401, 403):
+        return InvalidInput(
+            f"{what}: the venue refuses the key ({failure.code}: {failure.message}): correct the account's secret"
+        )
+    if failure.definite and failure.status != 429:
+        return InvalidInput(f"{what}: the venue refuses the request ({failure.code}: {failure.message})")
+    return RetryLater(f"{what}: the venue is away ({failure.code}: {failure.message})")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]

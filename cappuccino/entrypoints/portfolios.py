@@ -1,0 +1,83 @@
+"""Several portfolios in one process: a thread for each, and nothing that happens to one ends another.
+
+away (RetryLater) ──▶ started again after the pause that the error names
+crashed (any other exception) ──▶ started again after a pause that doubles, until it crashed more often in a row than it may
+a person must act, stored bytes are wrong, we are wrong ──▶ ended, as a process of its own would; the others go on
+told to stop ──▶ all of them end
+
+A portfolio starts when one of the few places for starting is free: each asks the venue and the database for all that it
+has ever done. A crash in native code ends them all, and so does memory that runs out: that is the price of sharing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from cappuccino.core.errors import PREEMPTED_EXIT_CODE, CappuccinoError, RetryLater
+from cappuccino.telemetry.logs import get_logger
+
+LONGEST_PAUSE_SECONDS = 60.0
+_GRAVEST_FIRST = (70, 3, 2, 1, PREEMPTED_EXIT_CODE)
+
+log = get_logger(__name__)
+
+
+class Portfolio(Protocol):
+    """`run` may be called again after it raised. `ended` tells why it is not run any more."""
+
+    account: str
+    max_restarts: int
+    ended: str | None
+
+    def run(self) -> int: ...
+
+    def stop(self, reason: str) -> None:
+        """Make `run` return soon. From any thread, at any time."""
+        ...
+
+
+class Portfolios:
+    def __init__(self, portfolios: Sequence[Portfolio]) -> None:
+        self._portfolios = portfolios
+        self._stopping = threading.Event()
+        self._codes: dict[str, int] = {}
+
+    def run(self) -> int:
+        """Until all have ended; the gravest of their exit codes."""
+        threads = [threading.Thread(target=self._keep, args=(each,), name=each.account) for each in self._portfolios]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(1.0)  # in between, signals are handled
+        codes = set(self._codes.values())
+        return next((code for code in _GRAVEST_FIRST if code in codes), 0)
+
+    def stop(self, reason: str) -> None:
+        self._stopping.set()
+        for portfolio in self._portfolios:
+            portfolio.stop(reason)
+
+    def _keep(self, portfolio: Portfolio) -> None:
+        crashes, code = 0, PREEMPTED_EXIT_CODE
+        while not self._stopping.is_set():
+            try:
+                code = portfolio.run()
+                break
+            except RetryLater as error:
+                log.warning("portfolio_away", account=portfolio.account, error=str(error))
+                self._stopping.wait(error.after_seconds)
+            except CappuccinoError as error:
+                log.error("portfolio_ended", account=portfolio.account, error=str(error), exit_code=error.exit_code)
+                code, portfolio.ended = error.exit_code, str(error)
+                break
+            except Exception as error:
+                crashes += 1
+                log.exception("portfolio_crashed", account=portfolio.account, crashes=crashes)
+                if crashes > portfolio.max_restarts:
+                    code, portfolio.ended = 1, f"crashed {crashes} times: {error}"
+                    break
+                self._stopping.wait(min(2.0 ** (crashes - 1), LONGEST_PAUSE_SECONDS))
+        self._codes[portfolio.account] = code

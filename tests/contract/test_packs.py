@@ -61,7 +61,7 @@ def test_a_pack_killed_again_and_again_ends_as_an_undisturbed_one(bench: Bench) 
     bench.search("ppo", SHORT, trials=4, own=OWN[:2], validation=LENIENT)
     run(bench, 2, 3)
     blobs, kills = open_blobs(bench.blobs_url), 0
-    for _ in range(4):
+    for _ in range(3):
         process = bench.worker("train", "--study-uid", STUDY_UID, "--trials", "0,1")
         before = set(blobs.keys("checkpoints"))
         while process.poll() is None and set(blobs.keys("checkpoints")) <= before:

@@ -42,6 +42,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "window": passing(outcomes, lambda c: passes(c, "window")),
         "dsr": passing(outcomes, lambda c: passes(c, "overfitting_dsr")),
         "pbo": passing(outcomes, lambda c: passes(c, "overfitting_pbo")),
+        "window_and_dsr": passing(outcomes, lambda c: passes(c, "window", "overfitting_dsr")),
         "statistical": passing(outcomes, lambda c: passes(c, *STATISTICAL)),
         "verdict": passing(outcomes, lambda c: c["verdict"] == Verdict.PASSED),
         "given_tested": passing(tested, lambda c: passes(c, *STATISTICAL)),
@@ -73,7 +74,7 @@ def middle(values: Sequence[float | None]) -> float | None:
 
 def table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown, as docs/statistics.md has it."""
-    heads = ("Scenario", "Studies", "tested", "window", "DSR", "PBO", "statistical", "at most", "of the tested", "all gates")
+    heads = ("Scenario", "Studies", "tested", "window", "at most", "DSR", "PBO", "window and DSR", "all statistical", "at most")
     heads += ("Sharpe in the window", "detectable, at 80 %")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, s in summaries.items():
@@ -81,13 +82,13 @@ def table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
             name,
             s["verdict"]["of"],
             s["given_tested"]["of"],
-            _share(s["window"]),
+            _interval(s["window"]),
+            f"{s['window']['upper']:.1%}",
             _share(s["dsr"]),
             _share(s["pbo"]),
-            f"{_share(s['statistical'])} ({s['statistical']['low']:.1%} to {s['statistical']['high']:.1%})",
+            _share(s["window_and_dsr"]),
+            _interval(s["statistical"]),
             f"{s['statistical']['upper']:.1%}",
-            _share(s["given_tested"]),
-            _share(s["verdict"]),
             _number(s["sharpe_window"]),
             f"{_number(s['detectable'])}, {_number(s['detectable_at_80'])}",
         ]
@@ -97,6 +98,10 @@ def table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _share(found: Mapping[str, Any]) -> str:
     return "none" if found["rate"] is None else f"{found['hits']}, {found['rate']:.1%}"
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    return f"{_share(found)} ({found['low']:.1%} to {found['high']:.1%})"
 
 
 def _number(value: float | None) -> str:

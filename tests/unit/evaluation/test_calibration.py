@@ -16,7 +16,9 @@ import pytest
 from cappuccino.evaluation import gates, metrics
 from cappuccino.evaluation.evidence import Outcome, Verdict, evidence, verdict
 from cappuccino.evaluation.window_gate import WindowFacts, WindowThresholds, judge_window, measure_window
+from tests.calibrate.__main__ import misses
 from tests.calibrate.results import rate, summary
+from tests.calibrate.scenarios import NOISE
 from tests.calibrate.study import Setup, run_study
 
 HOURS = 8760.0
@@ -126,9 +128,17 @@ def test_a_study_passes_when_one_candidate_does_and_only_tested_ones_count_for_t
     ]
     found = summary(outcomes)
     assert (found["window"]["hits"], found["window"]["of"]) == (2, 5)
+    assert (found["window_and_dsr"]["hits"], found["window_and_dsr"]["of"]) == (1, 5)
     assert (found["statistical"]["hits"], found["statistical"]["of"]) == (1, 5)
     assert (found["given_tested"]["hits"], found["given_tested"]["of"]) == (1, 3)
     assert (found["candidates"], found["candidates_tested"]) == (5, 4)
+
+
+@pytest.mark.parametrize(("passing", "dsr", "missed"), [(38, "Pass", False), (39, "Pass", True), (39, "Fail", True)])
+def test_the_target_is_missed_also_when_only_the_window_gate_lets_too_many_pass(passing: int, dsr: str, missed: bool) -> None:
+    whom = [study_of(candidate(window="Pass", dsr=dsr, tested=True))] * passing
+    nobody = [study_of(candidate(window="Fail", tested=True))] * (NOISE.studies - passing)
+    assert misses(NOISE, summary([*whom, *nobody])) is missed
 
 
 def study_of(*candidates: dict[str, Any]) -> dict[str, Any]:

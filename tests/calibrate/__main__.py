@@ -22,13 +22,15 @@ from typing import Any
 import cappuccino
 from cappuccino.core.identifiers import digest_of, sha256_hex
 from cappuccino.evaluation.evidence import VERSION
+from tests.bench.report import write
 from tests.calibrate.curve import power_curve
-from tests.calibrate.results import summary, table
+from tests.calibrate.results import summary, table, weakened, weakened_table
 from tests.calibrate.scenarios import EDGES, NOISE, SCENARIOS, Scenario
 from tests.calibrate.study import Setup, run_study
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "calibrate"
+DOCUMENT, CURVE = ROOT / "docs" / "statistics.md", "power.svg"
 JUDGED = ("window", "statistical")
 
 
@@ -41,11 +43,15 @@ def main() -> int:
         studies = options.studies or (scenario.fast if options.fast else scenario.studies)
         kept[scenario.name] = _outcomes(scenario, studies if chosen else 0, options)
     summaries = {name: summary(outcomes) for name, outcomes in kept.items() if outcomes}
-    print(table(summaries))
+    text = _text(summaries, kept[NOISE.name])
+    print(text)
     (RESULTS / "summary.json").write_text(json.dumps(summaries, indent=2) + "\n")
     points = [summaries[scenario.name] for scenario in (NOISE, *EDGES) if scenario.name in summaries]
     if len(points) > 1:
-        (RESULTS / "power.svg").write_text(power_curve(points))
+        (RESULTS / CURVE).write_text(power_curve(points))
+    if options.write:
+        write(DOCUMENT, "calibration", text)
+        (DOCUMENT.parent / CURVE).write_text(power_curve(points))
     if len({code for found in summaries.values() for code in found["code"]}) > 1:
         print("These lines were made by different versions of the code: --fresh starts over.")
     missed = [scenario for scenario in SCENARIOS if scenario.name in summaries and misses(scenario, summaries[scenario.name])]
@@ -53,6 +59,16 @@ def main() -> int:
         window, every = (summaries[scenario.name][judged]["upper"] for judged in JUDGED)
         print(f"missed: {scenario.name}: up to {window:.1%} pass the window gate, {every:.1%} all; {scenario.most:.0%} may")
     return 1 if missed else 0
+
+
+def _text(summaries: Mapping[str, Mapping[str, Any]], noise: Sequence[Mapping[str, Any]]) -> str:
+    studies = sum(found["statistical"]["of"] for found in summaries.values())
+    detectable = next(iter(summaries.values()))
+    ran = (
+        f"{studies:,} Studies, {time.strftime('%Y-%m-%d', time.gmtime())}, `make calibrate`. The window gate printed a minimum"
+        f" detectable Sharpe of {detectable['detectable']:.1f}, {detectable['detectable_at_80']:.1f} with 80 % power."
+    )
+    return "\n\n".join([table(summaries), *([weakened_table(weakened(noise))] if noise else []), ran])
 
 
 def misses(scenario: Scenario, found: Mapping[str, Any]) -> bool:
@@ -121,6 +137,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", default=[], choices=[scenario.name for scenario in SCENARIOS])
     parser.add_argument("--fresh", action="store_true", help="forget what was run before")
     parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
+    parser.add_argument("--write", action="store_true", help=f"put tables and curve into {DOCUMENT.relative_to(ROOT)}")
     return parser.parse_args()
 
 

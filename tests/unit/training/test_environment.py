@@ -36,10 +36,11 @@ def test_environments_and_the_oracle_agree_step_for_step(
     # Close to the least capital that is accepted, minimums matter.
     least = max(float(rules[s].min_order_size) * high for s, high in zip(SYMBOLS, bars.high.max(0), strict=True))
     capital = max(capital, 1.1 * least / max_weight)
-    env = environment(bars, num_envs=4, t=starts, capital_usd=capital, interval=interval, episode_steps=160 // interval, **market)
+    steps = 160 // interval
+    env = environment(bars, num_envs=4, t=starts, capital_usd=capital, interval=interval, episode_steps=steps, **market)
     oracles = [Oracle(bars, t=t, capital=capital, **market) for t in starts]
     rng = np.random.default_rng(seed)
-    for number in range(160 // interval):
+    for number in range(steps):
         action = rng.uniform(-1.2, 1.2, (4, 3))
         seen = env.observe()
         step = advance(env, torch.from_numpy(action))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,10 +65,12 @@ def main() -> int:
 
 def _text(summaries: Mapping[str, Mapping[str, Any]], noise: Sequence[Mapping[str, Any]]) -> str:
     studies = sum(found["statistical"]["of"] for found in summaries.values())
-    detectable = next(iter(summaries.values()))
+    first = next(iter(summaries.values()))
+    slowest = max(found["seconds"] for found in summaries.values())
     ran = (
-        f"{studies:,} Studies, {time.strftime('%Y-%m-%d', time.gmtime())}, `make calibrate`. The window gate printed a minimum"
-        f" detectable Sharpe of {detectable['detectable']:.1f}, {detectable['detectable_at_80']:.1f} with 80 % power."
+        f"{studies:,} Studies, `make calibrate`, {time.strftime('%Y-%m-%d', time.gmtime())}, {platform.machine()},"
+        f" {os.cpu_count()} cores; {first['seconds']:.1f} to {slowest:.1f} s a Study (medians). The window gate printed a"
+        f" minimum detectable Sharpe of {first['detectable']:.1f}, {first['detectable_at_80']:.1f} with 80 % power."
     )
     return "\n\n".join([table(summaries), *([weakened_table(weakened(noise))] if noise else []), ran])
 

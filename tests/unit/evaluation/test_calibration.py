@@ -17,7 +17,7 @@ from cappuccino.evaluation import gates, metrics
 from cappuccino.evaluation.evidence import Outcome, Verdict, evidence, verdict
 from cappuccino.evaluation.window_gate import WindowFacts, WindowThresholds, judge_window, measure_window
 from tests.calibrate.__main__ import misses
-from tests.calibrate.results import rate, summary
+from tests.calibrate.results import rate, summary, weakened
 from tests.calibrate.scenarios import NOISE
 from tests.calibrate.study import Setup, run_study
 
@@ -141,6 +141,21 @@ def test_the_target_is_missed_also_when_only_the_window_gate_lets_too_many_pass(
     assert misses(NOISE, summary([*whom, *nobody])) is missed
 
 
+def test_a_window_gate_without_its_parts_would_pass_more() -> None:
+    by_alpha = study_of(judged(p_mean=0.001, p_alpha=0.5))
+    by_holm = study_of(judged(p_mean=0.02, p_alpha=0.02), judged(p_mean=0.9, p_alpha=0.9))
+    by_neither = study_of(judged(p_mean=0.02, p_alpha=0.9), judged(p_mean=0.9, p_alpha=0.9))
+    idle = study_of(judged(p_mean=0.001, p_alpha=0.001) | {"tested": False})
+    found = weakened([by_alpha, by_holm, by_neither, idle, study_of(judged(p_mean=0.001, p_alpha=0.001)), study_of()])
+    assert {name: share["hits"] for name, share in found.items()} == {
+        "as it is": 1,
+        "without Holm": 2,
+        "without alpha": 2,
+        "without either": 4,
+    }
+    assert {share["of"] for share in found.values()} == {6}
+
+
 def study_of(*candidates: dict[str, Any]) -> dict[str, Any]:
     return {"candidates": candidates, "complete": 16, "failed": 0, "seconds": 1.0, "code": "0"}
 
@@ -154,3 +169,7 @@ def candidate(*, window: str, dsr: str = "Pass", tested: bool) -> dict[str, Any]
         "gates": {gate: {"outcome": outcome, "gating": gate != "overfitting_pbo"} for gate, outcome in outcomes.items()},
         "window": {"sharpe": 1.0, "alpha": 0.0, "detectable": 8.4, "detectable_at_80": 11.3},
     }
+
+
+def judged(*, p_mean: float, p_alpha: float) -> dict[str, Any]:
+    return {"tested": True, "window": {"p_mean": p_mean, "p_alpha": p_alpha}}

@@ -73,12 +73,12 @@ class Pruner(Model):
         "asha: asynchronous successive halving, stops all but the best at each rung; none: stops nothing.",
     )
     startup_trials: int = Field(default=5, ge=1, le=10_000, description="Other trials at the same fold before one is pruned.")
-    reduction_factor: int = Field(default=3, ge=2, le=10, description="Of asha: one trial in so many goes on at each rung.")
+    reduction_factor: int = Field(default=3, ge=2, le=10, description="With asha one trial in so many goes on at each rung.")
     min_folds: int = Field(
         default=1,
         ge=1,
         le=9,
-        description="Of asha: folds before the first rung; each later one is reductionFactor times as far.",
+        description="With asha the folds before the first rung; each later one is reductionFactor times as far.",
     )
 
 

@@ -11,7 +11,7 @@ One step, for all environments together and without a transfer to the host:
 
 2 and 3 are in `training.accounts`, with the fills' arithmetic and its invariants.
 
-E below 20 % of the capital terminates an episode; `episode_bars` bars truncate it. Either way the next
+E below 20 % of the capital terminates an episode; `episode_steps` decisions truncate it. Either way the next
 observation is that of a fresh account at the start that the caller gives, and the step also carries the observation
 before that reset, for the bootstrap. The environment draws nothing by itself: starts come in as arguments.
 
@@ -38,9 +38,9 @@ from cappuccino.training.accounts import Accounts, Counters, is_open, pass_bar, 
 from cappuccino.training.market import Market
 from cappuccino.training.observation import COUNTER_CAP, Observation
 
-__all__ = ["EPISODE_BARS", "RUIN", "Accounts", "Counters", "Step", "TradingEnv"]
+__all__ = ["EPISODE_STEPS", "RUIN", "Accounts", "Counters", "Step", "TradingEnv"]
 
-EPISODE_BARS = 256
+EPISODE_STEPS = 256
 RUIN = 0.20
 
 Rows = tuple[int, int]
@@ -80,7 +80,7 @@ class TradingEnv:
         barriers: Barriers,
         capital_usd: float,
         interval: int = 1,
-        episode_bars: int = EPISODE_BARS,
+        episode_steps: int = EPISODE_STEPS,
         group_size: int = 1,
         compiled: bool = False,
     ) -> None:
@@ -99,7 +99,7 @@ class TradingEnv:
         self.capital_usd = float(capital_usd)
         self.num_envs, self.num_assets, self.num_members = num_envs, len(market.symbols), len(members)
         self.interval, self.group_size = interval, group_size
-        lengths = [max(1, min(episode_bars, hi - lo - 1) // interval) for lo, hi in members]
+        lengths = [min(episode_steps, max(1, (hi - lo - 1) // interval)) for lo, hi in members]
         self.episode_steps = min(lengths)  # the shortest of any member
         # Half-open: every episode fits into its member's rows.
         self._starts = [(lo, hi - steps * interval) for (lo, hi), steps in zip(members, lengths, strict=True)]

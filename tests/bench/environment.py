@@ -68,7 +68,7 @@ def cappuccino_env(tables: Tables, *, num_envs: int, dtype: str, compiled: bool,
         sizing=Sizing(),
         barriers=Barriers(),
         capital_usd=100_000.0,
-        episode_bars=EPISODE,
+        episode_steps=EPISODE,
         compiled=compiled,
     )
     generator = torch.Generator().manual_seed(0)

@@ -75,7 +75,7 @@ def cappuccino_ppo(
         sizing=alone.sizing,
         barriers=alone.barriers,
         capital_usd=alone.capital_usd,
-        episode_bars=EPISODE,
+        episode_steps=EPISODE,
         group_size=group_size,
         compiled=compiled,
     )

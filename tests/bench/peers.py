@@ -78,11 +78,11 @@ class Peers:
 
 def serve() -> None:
     """Answers calls until stdin ends. Only answers go to the stdout that the caller reads."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        call = json.loads(line)
-        print(json.dumps(answered(call["function"], call["arguments"])), file=answers, flush=True)
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            call = json.loads(line)
+            print(json.dumps(answered(call["function"], call["arguments"])), file=answers, flush=True)
 
 
 def answered(function: str, arguments: dict[str, Any]) -> Any:

@@ -1,4 +1,7 @@
-"""The power curve as an SVG file: the share of Studies that pass, against the median Sharpe in the gate window."""
+"""The power curve as an SVG file: the share of Studies that pass, against the median Sharpe in the gate window.
+
+One curve for the window gate, whose minimum detectable Sharpe stands beside it, and one for all statistical gates.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from cappuccino.evaluation.plots import Axis, nice_ticks
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
 STYLE = (
-    "text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}.line{fill:none;stroke:#1f77b4;stroke-width:2}"
-    ".range{stroke:#1f77b4}.dot{fill:#1f77b4}.mark{stroke:#d62728;stroke-dasharray:4 3}"
+    "text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}.mark{stroke:#777;stroke-dasharray:4 3}"
+    ".line{fill:none;stroke-width:2}.window{stroke:#1f77b4}.every{stroke:#d62728}"
+    ".fill-window{fill:#1f77b4}.fill-every{fill:#d62728}"
 )
+CURVES = (("window", "window", "window gate"), ("statistical", "every", "all statistical gates"))  # rate, class, words
 
 
 def power_curve(points: Sequence[Mapping[str, Any]]) -> str:
@@ -41,12 +46,16 @@ def power_curve(points: Sequence[Mapping[str, Any]]) -> str:
         out += [rule("grid", LEFT, y(tick), WIDTH - RIGHT, y(tick)), text(LEFT - 8, y(tick) + 4, "end", f"{tick:.0%}")]
     out += [text(x(tick), HEIGHT - BOTTOM + 18, "middle", f"{tick:g}") for tick in across.ticks]
     out.append(text((LEFT + WIDTH) / 2, HEIGHT - 6, "middle", "median Sharpe of the first candidate in the gate window"))
-    for value, words in ((detectable, "detectable"), (powered, "with 80 % power")):
-        out += [rule("mark", x(value), y(0), x(value), y(1)), text(x(value) - 4, y(1) + 12, "end", f"{words}: {value:.1f}")]
-    found = [p["statistical"] for p in ordered]
-    line = " ".join(f"{x(s):.1f},{y(p['rate']):.1f}" for s, p in zip(sharpes, found, strict=True))
-    out.append(f'<polyline class="line" points="{line}"/>')
-    for sharpe, p in zip(sharpes, found, strict=True):
-        out.append(rule("range", x(sharpe), y(p["low"]), x(sharpe), y(p["high"])))
-        out.append(f'<circle class="dot" cx="{x(sharpe):.1f}" cy="{y(p["rate"]):.1f}" r="3.5"/>')
+    for value, side, words in ((detectable, -1, "detectable"), (powered, 1, "with 80 % power")):
+        beside = text(x(value) + 4 * side, y(1) + 12, "end" if side < 0 else "start", f"{words}: {value:.1f}")
+        out += [rule("mark", x(value), y(0), x(value), y(1)), beside]
+    for number, (judged, css, words) in enumerate(CURVES):
+        found = [p[judged] for p in ordered]
+        line = " ".join(f"{x(s):.1f},{y(p['rate']):.1f}" for s, p in zip(sharpes, found, strict=True))
+        out.append(f'<polyline class="line {css}" points="{line}"/>')
+        for sharpe, p in zip(sharpes, found, strict=True):
+            out.append(rule(css, x(sharpe), y(p["low"]), x(sharpe), y(p["high"])))
+            out.append(f'<circle class="fill-{css}" cx="{x(sharpe):.1f}" cy="{y(p["rate"]):.1f}" r="3.5"/>')
+        at_y = y(1) + 34 + 18 * number
+        out += [rule(f"line {css}", LEFT + 12, at_y - 4, LEFT + 36, at_y - 4), text(LEFT + 42, at_y, "start", words)]
     return "\n".join([*out, "</svg>"]) + "\n"

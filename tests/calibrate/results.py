@@ -8,15 +8,19 @@ from one that is; `given_tested` is the statistical rate over the Studies that h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from scipy.stats import binomtest
 
 from cappuccino.evaluation.evidence import Verdict
+from cappuccino.evaluation.overfitting import holm
+from cappuccino.evaluation.window_gate import WindowThresholds
+from tests.bench.report import table as markdown
 
 Outcome = Mapping[str, Any]
+LEVEL = WindowThresholds().alpha
 STATISTICAL = ("window", "overfitting_dsr", "overfitting_pbo")
 
 
@@ -42,6 +46,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "window": passing(outcomes, lambda c: passes(c, "window")),
         "dsr": passing(outcomes, lambda c: passes(c, "overfitting_dsr")),
         "pbo": passing(outcomes, lambda c: passes(c, "overfitting_pbo")),
+        "window_and_dsr": passing(outcomes, lambda c: passes(c, "window", "overfitting_dsr")),
         "statistical": passing(outcomes, lambda c: passes(c, *STATISTICAL)),
         "verdict": passing(outcomes, lambda c: c["verdict"] == Verdict.PASSED),
         "given_tested": passing(tested, lambda c: passes(c, *STATISTICAL)),
@@ -71,32 +76,61 @@ def middle(values: Sequence[float | None]) -> float | None:
     return median(known) if known else None
 
 
+def weakened(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """The window gate's rate, from the p-values that it kept, if parts of it were left out: can the calibration tell?"""
+
+    def growth(candidate: Outcome) -> float:
+        return float(candidate["window"]["p_mean"])
+
+    def both(candidate: Outcome) -> float:
+        return float(max(candidate["window"]["p_mean"], candidate["window"]["p_alpha"]))
+
+    def passing(p: Callable[[Outcome], float], adjust: Callable[[Sequence[float]], Sequence[float]]) -> dict[str, Any]:
+        hits = 0
+        for outcome in outcomes:
+            found = outcome["candidates"]
+            adjusted = adjust([p(c) if c["window"]["p_mean"] is not None else 1.0 for c in found])
+            hits += any(c["tested"] and value <= LEVEL for c, value in zip(found, adjusted, strict=True))
+        return rate(hits, len(outcomes))
+
+    return {
+        "as it is": passing(both, holm),
+        "without Holm": passing(both, tuple),
+        "without alpha": passing(growth, holm),
+        "without either": passing(growth, tuple),
+    }
+
+
 def table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown, as docs/statistics.md has it."""
-    heads = ("Scenario", "Studies", "tested", "window", "DSR", "PBO", "statistical", "at most", "of the tested", "all gates")
-    heads += ("Sharpe in the window", "detectable, at 80 %")
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    heads = ("scenario", "Studies", "window", "at most", "DSR", "PBO", "window and DSR", "all three", "at most")
+    rows = []
     for name, s in summaries.items():
-        cells = [
-            name,
-            s["verdict"]["of"],
-            s["given_tested"]["of"],
-            _share(s["window"]),
-            _share(s["dsr"]),
-            _share(s["pbo"]),
-            f"{_share(s['statistical'])} ({s['statistical']['low']:.1%} to {s['statistical']['high']:.1%})",
-            f"{s['statistical']['upper']:.1%}",
-            _share(s["given_tested"]),
-            _share(s["verdict"]),
-            _number(s["sharpe_window"]),
-            f"{_number(s['detectable'])}, {_number(s['detectable_at_80'])}",
-        ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+        window, every = s["window"], s["statistical"]
+        alone = [_share(s[gate]) for gate in ("dsr", "pbo", "window_and_dsr")]
+        sharpes = [_number(s["sharpe_walk_forward"]), _number(s["sharpe_window"])]
+        cells = [name, str(every["of"]), _interval(window), _percent(window["upper"]), *alone, _interval(every)]
+        rows.append([*cells, _percent(every["upper"]), *sharpes])
+    return markdown((*heads, "Sharpe in dev", "in the window"), rows)
+
+
+def weakened_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    return markdown(
+        ("window gate", "passes somebody", "at most"), [[k, _interval(v), _percent(v["upper"])] for k, v in found.items()]
+    )
 
 
 def _share(found: Mapping[str, Any]) -> str:
-    return "none" if found["rate"] is None else f"{found['hits']}, {found['rate']:.1%}"
+    return "none" if found["rate"] is None else _percent(found["rate"])
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    """Two-sided."""
+    return f"{found['hits']}: {_share(found)} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
 
 
 def _number(value: float | None) -> str:

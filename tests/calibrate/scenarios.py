@@ -3,23 +3,33 @@
 noise: nobody has an edge; prices drift and their volatility clusters. There are no barriers: what one fills at inside a bar
 is a model (risk/barriers.py), a little too kind even on noise, and here the gates are judged. noise-barriers: with the
 barriers that a manifest has by default, so that this kindness shows. noise-ppo: policies trained for a moment, with the same
-barriers. edge-...: the noise market with an AR(1) drift planted, whose standard deviation is so many basis points a bar.
+barriers. edge-...: the noise market with an AR(1) drift planted, whose standard deviation is so many basis points a bar;
+-both-ways: searched by a rule that may also bet against it, so that trials truly differ.
+
+`feature_volatility` is longer than any searched period asks for: all trials are warm at the same bar, so that PBO can
+compare them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tests.calibrate.study import Setup
 
 RULE = {
-    "strategy": {"kind": "trend", "parameters": {"feature": "trend", "feature_period": "12"}},
+    "strategy": {"kind": "trend", "parameters": {"feature": "trend", "feature_volatility": "240"}},
     "searchSpace": {
-        "interval": {"type": "int", "low": 1, "high": 8},
-        "direction": {"type": "categorical", "choices": ["1", "-1"]},
-        "enter": {"type": "float", "low": 0.0, "high": 0.3},
-        "exit": {"type": "float", "low": -0.3, "high": 0.0},
+        "interval": {"type": "int", "low": 4, "high": 12},
+        "feature_period": {"type": "int", "low": 4, "high": 23, "log": True},
+        "enter": {"type": "float", "low": 0.0, "high": 0.15},
+        "exit": {"type": "float", "low": -0.15, "high": 0.0},
     },
+}
+BOTH_WAYS = {
+    **RULE,
+    "searchSpace": {**RULE["searchSpace"], "direction": {"type": "categorical", "choices": ["1", "-1"]}},
 }
 PPO = {
     "strategy": {
@@ -39,12 +49,12 @@ PPO = {
         "ent_coef": {"type": "float", "low": 0.0001, "high": 0.01, "log": True},
     },
 }
-STRENGTHS_BPS = (3, 5, 7, 9, 12, 15, 20)
+STRENGTHS_BPS = (4, 6, 8, 10, 13, 17)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """`most`: what the upper limit of the rate of false passes may be; None: nothing is asked."""
+    """`most`: what the upper limit may be of the rates at which the window gate and all statistical gates pass; None: any."""
 
     name: str
     setup: Setup
@@ -53,13 +63,13 @@ class Scenario:
     most: float | None = None
 
 
-def edge(bps: float) -> Scenario:
-    setup = Setup(search=RULE, trials=16, drift_volatility=bps / 1e4)
-    return Scenario(name=f"edge-{bps:g}bp", setup=setup, studies=100, fast=6)
+def rule(*, search: Mapping[str, Any] = RULE, barriers: bool = False, edge_bps: float = 0.0) -> Setup:
+    return Setup(search=search, trials=16, pack=4, barriers=barriers, drift_volatility=edge_bps / 1e4)
 
 
-NOISE = Scenario(name="noise", setup=Setup(search=RULE, trials=16), studies=1000, fast=30, most=0.05)
-BARRIERS = Scenario(name="noise-barriers", setup=Setup(search=RULE, trials=16, barriers=True), studies=200, fast=6)
-POLICIES = Scenario(name="noise-ppo", setup=Setup(search=PPO, trials=4, pack=4, folds=2, barriers=True), studies=100, fast=2)
-EDGES = tuple(edge(bps) for bps in STRENGTHS_BPS)
-SCENARIOS = (NOISE, *EDGES, BARRIERS, POLICIES)
+NOISE = Scenario(name="noise", setup=rule(), studies=1000, fast=30, most=0.05)
+EDGES = tuple(Scenario(name=f"edge-{bps}bp", setup=rule(edge_bps=bps), studies=60, fast=6) for bps in STRENGTHS_BPS)
+POLICIES = Scenario(name="noise-ppo", setup=Setup(search=PPO, trials=8, pack=8, folds=2, barriers=True), studies=100, fast=2)
+BARRIERS = Scenario(name="noise-barriers", setup=rule(barriers=True), studies=200, fast=6)
+OPPOSED = Scenario(name="edge-13bp-both-ways", setup=rule(search=BOTH_WAYS, edge_bps=13), studies=60, fast=6)
+SCENARIOS = (NOISE, POLICIES, *EDGES, OPPOSED, BARRIERS)

@@ -37,7 +37,7 @@ from tests.calibrate.record import Blobs, Journal, Kept, Record
 START = "2024-01-01T00:00:00Z"
 TIMEFRAME = Timeframe.parse("1h")
 SYMBOLS = ("BTC/USD", "ETH/USD", "SOL/USD")
-WARMUP_BARS, DEV_BARS, GAP_BARS, GATE_BARS = 200, 3600, 48, 720  # 5 months to search on, one month for the gates
+WARMUP_BARS, DEV_BARS, GAP_BARS, GATE_BARS = 200, 2400, 48, 720  # 100 days to search on, one month for the gates
 BARS = WARMUP_BARS + DEV_BARS + GAP_BARS + GATE_BARS
 DRIFT_PER_YEAR = 1.0  # in log price: HODL of the three has a Sharpe of about 3
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import psycopg
 
+from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.api import DatasetSpec, StudySpec
 from cappuccino.core.clock import parse_iso
 from cappuccino.entrypoints.wiring import open_record
@@ -48,6 +50,18 @@ class Bench:
         _, errors = process.communicate(timeout=timeout)
         assert process.returncode in (0, -signal.SIGKILL), errors
         return process.returncode
+
+    def kill_at_checkpoints(self, trials: str, *, kills: int) -> None:
+        """Start the trainer so often, and kill it after its first new checkpoint."""
+        blobs = open_blobs(self.blobs_url)
+        for _ in range(kills):
+            process = self.worker("train", "--study-uid", STUDY_UID, "--trials", trials)
+            before = set(blobs.keys("checkpoints"))
+            while set(blobs.keys("checkpoints")) <= before:
+                assert process.poll() is None, f"ended before it could be killed: {process.communicate()[1]}"
+                time.sleep(0.02)
+            process.kill()
+            process.communicate()
 
     def search(
         self, kind: str, parameters: dict[str, str], *, trials: int, own: Sequence[dict[str, str]] = (), **spec: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import combinations
 from pathlib import Path
 
@@ -60,18 +59,8 @@ def test_trials_in_a_pack_end_as_they_do_alone(bench: Bench) -> None:
 def test_a_pack_killed_again_and_again_ends_as_an_undisturbed_one(bench: Bench) -> None:
     bench.search("ppo", SHORT, trials=4, own=OWN[:2], validation=LENIENT)
     run(bench, 2, 3)
-    blobs, kills = open_blobs(bench.blobs_url), 0
-    for _ in range(4):
-        process = bench.worker("train", "--study-uid", STUDY_UID, "--trials", "0,1")
-        before = set(blobs.keys("checkpoints"))
-        while process.poll() is None and set(blobs.keys("checkpoints")) <= before:
-            time.sleep(0.02)
-        if process.poll() is not None:
-            break
-        process.kill()
-        process.communicate()
-        kills += 1
-    assert kills >= 2
+    blobs = open_blobs(bench.blobs_url)
+    bench.kill_at_checkpoints("0,1", kills=2)
     run(bench, 0, 1)
     results = bench.rows("select number, objective, bundle_digest from trial_result order by 1")
     assert [row[1] for row in results[:2]] == [row[1] for row in results[2:]]

@@ -17,8 +17,6 @@ from .study_bench import DEPLOYMENT_UID, PPO, STUDY_UID, Bench
 
 pytestmark = pytest.mark.slow
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def bench(database_url: str, tmp_path: Path) -> Bench:
@@ -29,18 +27,7 @@ def test_a_trainer_killed_again_and_again_resumes_and_ends_as_an_undisturbed_one
     bench.search("ppo", PPO, trials=2)
     assert bench.run("train", "--study-uid", STUDY_UID, "--trials", "1") == 0
     blobs = open_blobs(bench.blobs_url)
-    kills = 0
-    for _ in range(4):
-        process = bench.worker("train", "--study-uid", STUDY_UID, "--trials", "0")
-        before = set(blobs.keys("checkpoints"))
-        while process.poll() is None and set(blobs.keys("checkpoints")) <= before:
-            time.sleep(0.02)
-        if process.poll() is not None:
-            break
-        process.kill()
-        process.communicate()
-        kills += 1
-    assert kills >= 2
+    bench.kill_at_checkpoints("0", kills=2)
     assert bench.run("train", "--study-uid", STUDY_UID, "--trials", "0") == 0
     results = bench.rows("select number, succeeded, reason, objective, bundle_digest from trial_result order by 1")
     assert [row[:2] for row in results] == [(0, True), (1, True)], results

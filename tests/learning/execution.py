@@ -57,7 +57,7 @@ def execute(market: Planted, paths: Paths, rules: Sequence[Decide], *, barriers:
         sizing=Sizing(),
         barriers=barriers,
         capital_usd=CAPITAL_USD,
-        episode_bars=len(paths.bars),
+        episode_steps=len(paths.bars),
     )
     env.reset(starts)
     growth = torch.zeros(len(starts), dtype=torch.float64)

@@ -34,6 +34,7 @@ RULES = {  # prices wander far in long paths: no size may bind
     for symbol in SYMBOLS
 }
 CAPITAL_USD = 1_000_000.0
+COSTLY = ", costly"
 
 
 def _edge(**edge: float | str) -> GeneratorConfig:
@@ -66,7 +67,7 @@ class Planted:
         if edge.leader is None:
             variance += 2 * edge.drift_feedback * sd * np.sqrt(1 - phi**2) * edge.volatility / (1 - phi)
         edge = replace(edge, drift_per_year=-0.5 * variance * HOUR.bars_per_year)
-        return replace(self, name=f"{self.name}, costly", edge=edge, costs=PROHIBITIVE)
+        return replace(self, name=self.name + COSTLY, edge=edge, costs=PROHIBITIVE)
 
 
 def _trends(*periods: int) -> tuple[FeatureSpec, ...]:

@@ -121,7 +121,7 @@ def test_environment_and_backtest_agree_step_for_step(seed: int, sd: float, barr
         barriers=barriers,
         capital_usd=capital,
         interval=interval,
-        episode_bars=steps * interval,
+        episode_steps=steps,
     )
     assert int(env.accounts.t_B[0]) == first
     for n, view in enumerate(strategy.views):

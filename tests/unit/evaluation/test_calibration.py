@@ -16,7 +16,9 @@ import pytest
 from cappuccino.evaluation import gates, metrics
 from cappuccino.evaluation.evidence import Outcome, Verdict, evidence, verdict
 from cappuccino.evaluation.window_gate import WindowFacts, WindowThresholds, judge_window, measure_window
-from tests.calibrate.results import rate, summary
+from tests.calibrate.__main__ import misses
+from tests.calibrate.results import rate, summary, weakened
+from tests.calibrate.scenarios import NOISE
 from tests.calibrate.study import Setup, run_study
 
 HOURS = 8760.0
@@ -126,9 +128,32 @@ def test_a_study_passes_when_one_candidate_does_and_only_tested_ones_count_for_t
     ]
     found = summary(outcomes)
     assert (found["window"]["hits"], found["window"]["of"]) == (2, 5)
+    assert (found["window_and_dsr"]["hits"], found["window_and_dsr"]["of"]) == (1, 5)
     assert (found["statistical"]["hits"], found["statistical"]["of"]) == (1, 5)
     assert (found["given_tested"]["hits"], found["given_tested"]["of"]) == (1, 3)
     assert (found["candidates"], found["candidates_tested"]) == (5, 4)
+
+
+@pytest.mark.parametrize(("passing", "dsr", "missed"), [(38, "Pass", False), (39, "Pass", True), (39, "Fail", True)])
+def test_the_target_is_missed_also_when_only_the_window_gate_lets_too_many_pass(passing: int, dsr: str, missed: bool) -> None:
+    whom = [study_of(candidate(window="Pass", dsr=dsr, tested=True))] * passing
+    nobody = [study_of(candidate(window="Fail", tested=True))] * (NOISE.studies - passing)
+    assert misses(NOISE, summary([*whom, *nobody])) is missed
+
+
+def test_a_window_gate_without_its_parts_would_pass_more() -> None:
+    by_alpha = study_of(judged(p_mean=0.001, p_alpha=0.5))
+    by_holm = study_of(judged(p_mean=0.02, p_alpha=0.02), judged(p_mean=0.9, p_alpha=0.9))
+    by_neither = study_of(judged(p_mean=0.02, p_alpha=0.9), judged(p_mean=0.9, p_alpha=0.9))
+    idle = study_of(judged(p_mean=0.001, p_alpha=0.001) | {"tested": False})
+    found = weakened([by_alpha, by_holm, by_neither, idle, study_of(judged(p_mean=0.001, p_alpha=0.001)), study_of()])
+    assert {name: share["hits"] for name, share in found.items()} == {
+        "as it is": 1,
+        "without Holm": 2,
+        "without alpha": 2,
+        "without either": 4,
+    }
+    assert {share["of"] for share in found.values()} == {6}
 
 
 def study_of(*candidates: dict[str, Any]) -> dict[str, Any]:
@@ -144,3 +169,7 @@ def candidate(*, window: str, dsr: str = "Pass", tested: bool) -> dict[str, Any]
         "gates": {gate: {"outcome": outcome, "gating": gate != "overfitting_pbo"} for gate, outcome in outcomes.items()},
         "window": {"sharpe": 1.0, "alpha": 0.0, "detectable": 8.4, "detectable_at_80": 11.3},
     }
+
+
+def judged(*, p_mean: float, p_alpha: float) -> dict[str, Any]:
+    return {"tested": True, "window": {"p_mean": p_mean, "p_alpha": p_alpha}}

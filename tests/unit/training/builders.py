@@ -122,7 +122,7 @@ def environment(
     lookback: int = 1,
     seed: int = 0,
     interval: int = 1,
-    episode_bars: int = 10**9,
+    episode_steps: int = 10**9,
     group_size: int = 1,
     compiled: bool = False,
     **options: Any,
@@ -148,7 +148,7 @@ def environment(
         barriers=barriers,
         capital_usd=capital_usd,
         interval=interval,
-        episode_bars=episode_bars,
+        episode_steps=episode_steps,
         group_size=group_size,
         compiled=compiled,
     )

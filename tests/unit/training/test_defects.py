@@ -25,12 +25,12 @@ def test_defect_02_rewards_are_log_returns_of_equity_never_dollars() -> None:
 
 def test_defect_06_nothing_of_an_episode_reaches_the_next() -> None:
     bars = random_bars(seed=1, sd=0.05)
-    env = environment(bars, num_envs=16, t=[0] * 16, episode_bars=10)
+    env = environment(bars, num_envs=16, t=[0] * 16, episode_steps=10)
     rng = np.random.default_rng(0)
     for _ in range(10):
         step = advance(env, torch.from_numpy(rng.uniform(-1, 1, (16, 3))))
     assert bool(step.truncated_B.all())
-    fresh = environment(bars, num_envs=16, t=env.accounts.t_B.tolist(), episode_bars=10)
+    fresh = environment(bars, num_envs=16, t=env.accounts.t_B.tolist(), episode_steps=10)
     for name, value in env.accounts.tensors().items():
         torch.testing.assert_close(value, fresh.accounts.tensors()[name], msg=name)
     assert not torch.equal(step.last.account_BNA, step.observation.account_BNA)
@@ -39,7 +39,7 @@ def test_defect_06_nothing_of_an_episode_reaches_the_next() -> None:
 @pytest.mark.parametrize("end", ["truncated", "ruined"])
 def test_defect_07_the_last_reward_of_an_episode_is_a_reward_like_any_other(end: str) -> None:
     bars = random_bars(seed=2, sd=0.05)
-    ending, going_on = (environment(bars, t=[0], episode_bars=n, barriers=Barriers.off()) for n in (8, 100))
+    ending, going_on = (environment(bars, t=[0], episode_steps=n, barriers=Barriers.off()) for n in (8, 100))
     if end == "ruined":
         ending = environment(bars, t=[0], barriers=Barriers.off())
         ending.capital_usd = 1e9  # what is left of it is below a fifth: every step ends in ruin
@@ -146,5 +146,5 @@ def test_defect_15_an_asset_is_sold_by_its_own_action_only() -> None:
 
 
 def test_defect_12_episodes_start_all_over_the_rows_not_in_one_place() -> None:
-    env = environment(random_bars(bars=400), num_envs=256, episode_bars=50)
+    env = environment(random_bars(bars=400), num_envs=256, episode_steps=50)
     assert len(set(env.accounts.t_B.tolist())) > 100

@@ -36,10 +36,11 @@ def test_environments_and_the_oracle_agree_step_for_step(
     # Close to the least capital that is accepted, minimums matter.
     least = max(float(rules[s].min_order_size) * high for s, high in zip(SYMBOLS, bars.high.max(0), strict=True))
     capital = max(capital, 1.1 * least / max_weight)
-    env = environment(bars, num_envs=4, t=starts, capital_usd=capital, interval=interval, episode_bars=160, **market)
+    steps = 160 // interval
+    env = environment(bars, num_envs=4, t=starts, capital_usd=capital, interval=interval, episode_steps=steps, **market)
     oracles = [Oracle(bars, t=t, capital=capital, **market) for t in starts]
     rng = np.random.default_rng(seed)
-    for number in range(160 // interval):
+    for number in range(steps):
         action = rng.uniform(-1.2, 1.2, (4, 3))
         seen = env.observe()
         step = advance(env, torch.from_numpy(action))
@@ -62,7 +63,7 @@ def test_environments_and_the_oracle_agree_step_for_step(
 def test_members_and_groups_follow_the_oracle_through_ruin_and_truncation(group_size: int, interval: int) -> None:
     bars = random_bars(seed=3, sd=0.25, drift=-0.15, bars=160)
     rules, capital, members = venue(min_notional="0.01"), 1e9, [(0, 26), (20, 160), (0, 26)]
-    lengths = [min(40, hi - lo - 1) // interval for lo, hi in members]
+    lengths = [min(40, (hi - lo - 1) // interval) for lo, hi in members]
     market = {"costs": COSTS, "rules": rules, "barriers": Barriers.off(), "max_weight": 1.0}
     env = environment(
         bars,
@@ -71,7 +72,7 @@ def test_members_and_groups_follow_the_oracle_through_ruin_and_truncation(group_
         group_size=group_size,
         capital_usd=capital,
         interval=interval,
-        episode_bars=40,
+        episode_steps=40,
         **market,
     )
     assert env.episode_steps == min(lengths)
@@ -108,8 +109,8 @@ def test_members_and_groups_follow_the_oracle_through_ruin_and_truncation(group_
 def test_members_packed_together_walk_as_each_alone() -> None:
     bars = random_bars(seed=5, bars=200)
     members = [(2, 90), (50, 200), (2, 90)]
-    packed = environment(bars, num_envs=4, rows=members, lookback=3, episode_bars=30)
-    alone = [environment(bars, num_envs=4, rows=rows, lookback=3, episode_bars=30) for rows in members]
+    packed = environment(bars, num_envs=4, rows=members, lookback=3, episode_steps=30)
+    alone = [environment(bars, num_envs=4, rows=rows, lookback=3, episode_steps=30) for rows in members]
     for env, (starts, ages) in zip(alone, zip(*(part.split(4) for part in scattered(packed)), strict=True), strict=True):
         env.reset(starts, ages)
     rng = np.random.default_rng(1)
@@ -136,7 +137,7 @@ def test_cash_and_holdings_are_never_negative(seed: int, sd: float, missing: flo
     bars = random_bars(seed=seed, sd=sd, missing=missing, bars=60)
     bars = make_bars(close=np.clip(bars.close, 1e-3, 6e6), missing=bars.missing)
     env = environment(
-        bars, num_envs=8, capital_usd=max(capital, 2_000 + 6e6 * 0.0004), costs=Costs(fee_bps=fee), episode_bars=20
+        bars, num_envs=8, capital_usd=max(capital, 2_000 + 6e6 * 0.0004), costs=Costs(fee_bps=fee), episode_steps=20
     )
     rng = np.random.default_rng(seed)
     for _ in range(40):
@@ -253,7 +254,7 @@ def test_a_stop_is_observed_and_not_bought_back_before_the_next_decision() -> No
 def test_ruin_terminates_and_a_full_episode_truncates() -> None:
     fall = np.array([100.0] * 3 + [100.0 * 0.05**n for n in range(1, 4)])[:, None]
     env = environment(
-        make_bars(close=fall, symbols=("ETH/USD",)), t=[0], barriers=Barriers.off(), episode_bars=4, max_weight=1.0
+        make_bars(close=fall, symbols=("ETH/USD",)), t=[0], barriers=Barriers.off(), episode_steps=4, max_weight=1.0
     )
     flags = []
     for _ in range(3):
@@ -261,13 +262,13 @@ def test_ruin_terminates_and_a_full_episode_truncates() -> None:
         flags.append((bool(step.terminated_B[0]), bool(step.truncated_B[0])))
     assert flags == [(False, False), (False, False), (True, False)]
 
-    env = environment(random_bars(bars=40), t=[0], episode_bars=5)
+    env = environment(random_bars(bars=40), t=[0], episode_steps=5)
     flags = [bool(advance(env, torch.zeros(1, 3)).truncated_B[0]) for _ in range(10)]
     assert flags == ([False] * 4 + [True]) * 2
 
 
 def test_resets_stay_inside_the_rows_of_their_member() -> None:
-    env = environment(random_bars(bars=300), num_envs=64, rows=[(50, 120), (10, 200)], episode_bars=32)
+    env = environment(random_bars(bars=300), num_envs=64, rows=[(50, 120), (10, 200)], episode_steps=32)
     seen: list[set[int]] = [set(), set()]
     for number in range(100):
         for member, t_B in enumerate(env.accounts.t_B.split(64)):
@@ -297,7 +298,7 @@ def test_float32_accounts_follow_float64_ones() -> None:
 
 
 def test_the_step_observes_what_the_accounts_then_are() -> None:
-    env = environment(random_bars(seed=3, sd=0.1), num_envs=32, lookback=2, episode_bars=7, max_weight=0.6)
+    env = environment(random_bars(seed=3, sd=0.1), num_envs=32, lookback=2, episode_steps=7, max_weight=0.6)
     rng = np.random.default_rng(0)
     for number in range(30):
         step, seen = advance(env, torch.from_numpy(rng.uniform(-1, 1, (32, 3))), seed=number), env.observe()
@@ -332,7 +333,7 @@ def test_the_environment_of_the_benchmark_follows_the_same_rules() -> None:
 def test_a_compiled_step_gives_what_an_eager_one_gives(dtype: torch.dtype) -> None:
     """Within rounding: another order of sums, and fused multiplications. float32 may decide an edge otherwise: few may."""
     bars = random_bars(seed=5, sd=0.03, missing=0.05, bars=200)
-    options = {"num_envs": 6, "rows": [(0, 60), (20, 200)], "group_size": 2, "episode_bars": 40, "dtype": dtype}
+    options = {"num_envs": 6, "rows": [(0, 60), (20, 200)], "group_size": 2, "episode_steps": 40, "dtype": dtype}
     eager, compiled = (environment(bars, compiled=flag, **options) for flag in (False, True))
     tolerance = 1e-12 if dtype == torch.float64 else 2e-5
     rng = np.random.default_rng(0)

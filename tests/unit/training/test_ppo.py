@@ -211,7 +211,7 @@ def test_the_shared_network_knows_no_order_of_symbols_and_the_joint_one_sees_all
 @pytest.mark.parametrize("group_size", [1, 4])
 def test_a_truncated_episode_is_bootstrapped_with_the_observation_it_ended_on(group_size: int) -> None:
     config = tiny_config(group_size=group_size)
-    env = environment(random_bars(bars=120, sd=0.03), num_envs=8, episode_bars=20, group_size=group_size)
+    env = environment(random_bars(bars=120, sd=0.03), num_envs=8, episode_steps=20, group_size=group_size)
     ppo = learner(env, config)
     values: list[torch.Tensor] = []
     original = env.step
@@ -236,7 +236,7 @@ def test_a_truncated_episode_is_bootstrapped_with_the_observation_it_ended_on(gr
 
 def test_a_ruined_account_does_not_disturb_the_bootstrap_of_its_group() -> None:
     """Ruin on the very step on which the group truncates: the others are bootstrapped at their own last bar."""
-    env = environment(random_bars(bars=120), num_envs=4, episode_bars=20, group_size=4)
+    env = environment(random_bars(bars=120), num_envs=4, episode_steps=20, group_size=4)
     ppo = learner(env, tiny_config(num_envs=4, num_steps=4, total_timesteps=16, num_minibatches=1, group_size=4))
     env.reset(torch.full((4,), 30), torch.full((4,), 19))
     env.accounts.cash_B[0] = 100.0  # of 10,000

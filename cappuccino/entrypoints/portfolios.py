@@ -15,6 +15,8 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
+from structlog.contextvars import bind_contextvars
+
 from cappuccino.core.errors import PREEMPTED_EXIT_CODE, CappuccinoError, RetryLater
 from cappuccino.telemetry.logs import get_logger
 
@@ -61,21 +63,22 @@ class Portfolios:
             portfolio.stop(reason)
 
     def _keep(self, portfolio: Portfolio) -> None:
+        bind_contextvars(account=portfolio.account)
         crashes, code = 0, PREEMPTED_EXIT_CODE
         while not self._stopping.is_set():
             try:
                 code = portfolio.run()
                 break
             except RetryLater as error:
-                log.warning("portfolio_away", account=portfolio.account, error=str(error))
+                log.warning("portfolio_away", error=str(error))
                 self._stopping.wait(error.after_seconds)
             except CappuccinoError as error:
-                log.error("portfolio_ended", account=portfolio.account, error=str(error), exit_code=error.exit_code)
+                log.error("portfolio_ended", error=str(error), exit_code=error.exit_code)
                 code, portfolio.ended = error.exit_code, str(error)
                 break
             except Exception as error:
                 crashes += 1
-                log.exception("portfolio_crashed", account=portfolio.account, crashes=crashes)
+                log.exception("portfolio_crashed", crashes=crashes)
                 if crashes > portfolio.max_restarts:
                     code, portfolio.ended = 1, f"crashed {crashes} times: {error}"
                     break

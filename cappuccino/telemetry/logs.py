@@ -17,10 +17,12 @@ from cappuccino.telemetry.redaction import redacted
 
 
 def configure(*, level: str = "INFO", **bound: str) -> None:
-    """Set up logging for the process. `bound` goes on every line. Standard-library loggers join in at WARNING."""
+    """Set up logging for the process. `bound` goes on every line, and what is bound in a thread on those of that thread
+    (structlog.contextvars). Standard-library loggers join in at WARNING."""
     structlog.configure(
         processors=[
             lambda _, __, event: {**bound, **event},  # not context variables: threads log too
+            structlog.contextvars.merge_contextvars,
             _with_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

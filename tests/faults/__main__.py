@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ ORDERS_PER_BAR = 13.0  # of one trader of scene.py; measured
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     orders, seeds = (600, 2) if options.fast else (options.orders, options.seeds)
     venues = [VENUES[name] for name in options.venue or VENUES]
     bars = max(round(orders / (ORDERS_PER_BAR * options.traders * seeds * len(venues))), 10)

@@ -91,6 +91,8 @@ class Scene:
         self._rng = random.Random(seed)
         self._lock = threading.Lock()
         self._up = threading.Event()
+        self._closed = False
+        self._running: dict[str, subprocess.Popen[str]] = {}
         folder.mkdir(parents=True)
         self._bars = write_bars(
             folder / "bars.parquet", bars=HISTORY + sizes.bars, seed=seed, sd=0.02, symbols=SYMBOLS, ratio=1.3
@@ -123,6 +125,9 @@ class Scene:
                 self.tally.failures.append(f"a trader did not end within {PATIENCE_SECONDS:.0f} s: {self.exchange.state()}")
 
     def close(self) -> None:
+        self._closed = True
+        for process in self._running.values():
+            process.kill()
         self.exchange.process.kill()
         self.exchange.process.wait()
 
@@ -169,12 +174,13 @@ class Scene:
             },
         )
         kills, log = 0, self._folder / f"{account}.log"
-        while True:
+        while not self._closed:
             self._up.wait()
             mode = rng.choice(("failpoint", "failpoint", "signal")) if kills < self._sizes.kills else ""
             bars_a_kill = self._sizes.bars / (self._sizes.kills + 1)
             visits = max(int(rng.uniform(0, 2 * bars_a_kill)), 1)
             process = run.start(failpoint=f"{rng.choice(POINTS)}:{visits}" if mode == "failpoint" else "", log=log)
+            self._running[account] = process
             code = self._outlive(process, rng) if mode == "signal" else process.wait()
             with self._lock:
                 if code == 0:

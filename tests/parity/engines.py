@@ -93,7 +93,7 @@ def _environment(scene: Scene, *, num_envs: int, bars: int) -> TradingEnv:
         sizing=bundle.sizing,
         barriers=bundle.barriers,
         capital_usd=bundle.capital_usd,
-        episode_bars=bars + 1,
+        episode_steps=bars + 1,
     )
 
 

@@ -354,7 +354,7 @@ def test_a_live_trader_and_an_account_that_is_named_twice_are_refused(tmp_path: 
     options = trade._parser().parse_args(["--portfolios", str(path)])
     with pytest.raises(InvalidInput, match="account a is there twice"):
         trade._several(options)
-    live = {**one, "mode": "live", "venue": {"kind": "alpaca", "accountSecretRef": {"name": "s"}}}
+    live = {**one, "mode": "live", "venue": {"kind": "alpaca", "accountSecretRef": {"name": "s-live"}}}
     path.write_text(json.dumps([{"traderUid": "u", "spec": live}]))
     with pytest.raises(InvalidInput, match="process to itself"):
         trade._several(options)

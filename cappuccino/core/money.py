@@ -13,6 +13,11 @@ def dec(value: float | int | str | Decimal) -> Decimal:
     return value if isinstance(value, Decimal) else Decimal(str(value))
 
 
+def dec_or_zero(value: float | int | str | Decimal | None) -> Decimal:
+    """`value` as Decimal; what a venue leaves out or leaves empty is zero."""
+    return ZERO if value in (None, "") else dec(value)
+
+
 def floor_to(value: Decimal, increment: Decimal) -> Decimal:
     """The largest multiple of `increment` that is not above `value` (toward zero)."""
     return (value / increment).to_integral_value(ROUND_DOWN) * increment

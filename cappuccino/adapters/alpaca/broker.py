@@ -24,15 +24,15 @@ from cappuccino.adapters.alpaca.rest import (
     Endpoints,
     data_client,
     failure_of,
-    read_error,
     trading_client,
 )
-from cappuccino.core.clock import from_epoch, to_epoch
+from cappuccino.core.clock import from_epoch, parse_iso, to_epoch
 from cappuccino.core.errors import InvalidInput, NotFound
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import Bars
 from cappuccino.market.panel import Candle, panel
+from cappuccino.trading.failures import read_error
 from cappuccino.trading.orders import Intent
 from cappuccino.trading.ports import Answered, Quote, Refused, Unclear, VenueAccount, VenueFill, VenueOrder
 
@@ -65,7 +65,7 @@ class AlpacaBroker:
         self._fees_with_fills = fees_with_fills
 
     def now(self) -> datetime:
-        return self._read("clock", lambda: wire.instant(self._trading.get_clock()["timestamp"]))
+        return self._read("clock", lambda: parse_iso(self._trading.get_clock()["timestamp"]))
 
     def account(self) -> VenueAccount:
         def parse() -> VenueAccount:
@@ -110,7 +110,7 @@ class AlpacaBroker:
         except _ERRORS as error:
             failure = failure_of(error)
             if not (failure.definite and failure.status in (404, 422)):
-                raise read_error(error, "cancel") from error
+                raise read_error(failure_of(error), "cancel") from error
 
     def order_by_client_id(self, client_order_id: str) -> VenueOrder | None:
         return self._find("order", lambda: self._trading.get_order_by_client_id(client_order_id))
@@ -141,13 +141,13 @@ class AlpacaBroker:
     def latest_quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         def parse() -> dict[str, Quote]:
             found = self._data.get_crypto_latest_quote(CryptoLatestQuoteRequest(symbol_or_symbols=list(symbols)))
-            return {s: wire.quote(s, raw, wire.instant(raw["t"])) for s, raw in found.items() if s in symbols}
+            return {s: wire.quote(s, raw, parse_iso(raw["t"])) for s, raw in found.items() if s in symbols}
 
         return self._read("quotes", parse)
 
     def closed_bars(self, symbols: Sequence[str], timeframe: Timeframe, *, start: int, end: int) -> Bars:
         found = self._bars(symbols, timeframe, start=start, end=end)
-        begun = {s: any(to_epoch(wire.instant(raw["t"])) == start for raw in found.get(s, ())) for s in symbols}
+        begun = {s: any(to_epoch(parse_iso(raw["t"])) == start for raw in found.get(s, ())) for s in symbols}
         if all(begun.values()):
             return panel(_candles(found), tuple(symbols), timeframe, start=start, end=end)
         earlier = start - _LOOK_BACK_BARS * timeframe.seconds
@@ -171,15 +171,15 @@ class AlpacaBroker:
             failure = failure_of(error)
             if failure.definite and failure.status == 404:
                 return None
-            raise read_error(error, what) from error
+            raise read_error(failure_of(error), what) from error
         except _UNREADABLE as error:
-            raise read_error(error, what) from error
+            raise read_error(failure_of(error), what) from error
 
     def _read(self, what: str, call: Callable[[], _T]) -> _T:
         try:
             return call()
         except (*_ERRORS, *_UNREADABLE) as error:
-            raise read_error(error, what) from error
+            raise read_error(failure_of(error), what) from error
 
 
 def _request(intent: Intent) -> dict[str, Any]:
@@ -208,6 +208,6 @@ def _timeframe(timeframe: Timeframe) -> TimeFrame:
 
 def _candles(found: Mapping[str, Any]) -> dict[str, list[Candle]]:
     return {
-        symbol: [(to_epoch(wire.instant(raw["t"])), *(float(raw[name]) for name in "ohlcv")) for raw in rows]  # type: ignore[misc]
+        symbol: [(to_epoch(parse_iso(raw["t"])), *(float(raw[name]) for name in "ohlcv")) for raw in rows]  # type: ignore[misc]
         for symbol, rows in found.items()
     }

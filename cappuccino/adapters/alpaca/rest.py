@@ -3,8 +3,7 @@
 alpaca-py has no timeout and repeats a POST on 429 and 504 by itself; both are changed here, in the one place that
 touches its session. Clients answer raw JSON (its models turn quantities into floats).
 
-Outcome policy: 400, 401, 403, 404, 422 and 429 are definite, the venue did not take the request. A timeout, a
-disconnect, a 5xx or a body that is not JSON proves nothing.
+What an error proves: cappuccino/trading/failures.py.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ from alpaca.data.historical import CryptoHistoricalDataClient
 from alpaca.trading.client import TradingClient
 from requests.adapters import HTTPAdapter
 
-from cappuccino.core.errors import InvalidInput, RetryLater
+from cappuccino.trading.failures import DEFINITE, Failure, one_line
 
 _Client = TypeVar("_Client", bound=RESTClient)
 
 CONNECT_SECONDS, READ_SECONDS = 3.05, 10.0
 POOL_SIZE = 4
-DEFINITE = frozenset({400, 401, 403, 404, 422, 429})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +52,6 @@ class Endpoints:
         base = url.rstrip("/")
         sockets = "ws" + base.removeprefix("http")
         return cls(rest=base, data=base, trading_stream=f"{sockets}/stream", data_stream=f"{sockets}/v1beta3/crypto/us")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Why a request failed. `definite`: the venue did not take it."""
-
-    definite: bool
-    status: int | None
-    code: str
-    message: str
 
 
 class Connections(HTTPAdapter):
@@ -104,7 +92,7 @@ def _safe(client: _Client, connections: Connections) -> _Client:
 def failure_of(error: Exception) -> Failure:
     """What `error`, raised by a client, proves."""
     if not isinstance(error, APIError):
-        return Failure(definite=False, status=None, code=type(error).__name__, message=_line(str(error)))
+        return Failure(definite=False, status=None, code=type(error).__name__, message=one_line(str(error)))
     status = error.status_code
     text = str(error)
     try:
@@ -112,22 +100,6 @@ def failure_of(error: Exception) -> Failure:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        return Failure(definite=False, status=status, code=str(status), message=_line(text) or "empty body")
+        return Failure(definite=False, status=status, code=str(status), message=one_line(text) or "empty body")
     code = str(body.get("code", status))
-    return Failure(definite=status in DEFINITE, status=status, code=code, message=_line(str(body.get("message", text))))
-
-
-def read_error(error: Exception, what: str) -> Exception:
-    """The error to raise for a read that failed."""
-    failure = failure_of(error)
-    if failure.definite and failure.status in (401, 403):
-        return InvalidInput(
-            f"{what}: the venue refuses the key ({failure.code}: {failure.message}): correct the account's secret"
-        )
-    if failure.definite and failure.status != 429:
-        return InvalidInput(f"{what}: the venue refuses the request ({failure.code}: {failure.message})")
-    return RetryLater(f"{what}: the venue is away ({failure.code}: {failure.message})")
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return Failure(definite=status in DEFINITE, status=status, code=code, message=one_line(str(body.get("message", text))))

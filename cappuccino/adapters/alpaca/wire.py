@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from cappuccino.core.clock import parse_iso
-from cappuccino.core.money import ZERO, dec
+from cappuccino.core.money import ZERO, dec, dec_or_zero
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.trading.orders import Execution, Report, Side, state_of
 from cappuccino.trading.ports import OrderUpdate, Quote, VenueFill, VenueOrder
@@ -30,21 +30,8 @@ class Symbols:
         return self._slashed.get(name, name)
 
 
-def number(value: Any) -> Decimal:
-    return ZERO if value in (None, "") else dec(value)
-
-
 def optional(value: Any) -> Decimal | None:
     return None if value in (None, "") else dec(value)
-
-
-def instant(text: str) -> datetime:
-    """An RFC 3339 time; nanoseconds are cut to microseconds."""
-    head, dot, tail = text.partition(".")
-    if dot:
-        digits = tail.rstrip("Z").partition("+")[0].partition("-")[0]
-        text = f"{head}.{digits[:6]}{tail[len(digits) :]}"
-    return parse_iso(text)
 
 
 def order(raw: Raw, symbols: Symbols) -> VenueOrder:
@@ -54,18 +41,18 @@ def order(raw: Raw, symbols: Symbols) -> VenueOrder:
         symbol=symbols(str(raw["symbol"])),
         side=cast("Side", raw["side"]),
         status=str(raw["status"]),
-        filled_qty=number(raw["filled_qty"]),
-        at=instant(raw.get("updated_at") or raw["created_at"]),
+        filled_qty=dec_or_zero(raw["filled_qty"]),
+        at=parse_iso(raw.get("updated_at") or raw["created_at"]),
         qty=optional(raw.get("qty")),
         notional=optional(raw.get("notional")),
-        created_at=instant(raw["created_at"]) if raw.get("created_at") else None,
+        created_at=parse_iso(raw["created_at"]) if raw.get("created_at") else None,
     )
 
 
 def update(message: Raw, symbols: Symbols) -> OrderUpdate:
     """A trade update of the stream. A fill's price and quantity are that fill's, the order's are cumulative."""
     told = order(message["order"], symbols)
-    at = instant(message.get("timestamp") or message["at"])
+    at = parse_iso(message.get("timestamp") or message["at"])
     report = Report(
         state=state_of(told.status, event=message["event"]),
         at=at,
@@ -96,7 +83,7 @@ def fills(activities: Iterable[Raw], symbols: Symbols, *, fees_with_fills: bool)
     """
     rows = list(activities)
     fees = {
-        str(row["description"]).rpartition(" ")[2]: abs(number(row["qty"])) or abs(number(row["net_amount"]))
+        str(row["description"]).rpartition(" ")[2]: abs(dec_or_zero(row["qty"])) or abs(dec_or_zero(row["net_amount"]))
         for row in rows
         if row["activity_type"] == "CFEE" and row.get("description")
     }
@@ -111,7 +98,7 @@ def fills(activities: Iterable[Raw], symbols: Symbols, *, fees_with_fills: bool)
                     execution_id=execution_id,
                     qty=dec(row["qty"]),
                     price=dec(row["price"]),
-                    at=instant(row["transaction_time"]),
+                    at=parse_iso(row["transaction_time"]),
                     fee=fees.get(execution_id, ZERO if fees_with_fills else None),
                 ),
                 venue_order_id=str(row["order_id"]),

@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 import requests
 
 from cappuccino.adapters.coinbase import wire
-from cappuccino.adapters.coinbase.rest import API, Credentials, Endpoints, failure_of, read_error, rest_client
+from cappuccino.adapters.coinbase.rest import API, Credentials, Endpoints, failure_of, rest_client
+from cappuccino.core.clock import parse_iso
 from cappuccino.core.errors import InvalidInput, NotFound, RetryLater
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import Bars
 from cappuccino.market.panel import Candle, panel
+from cappuccino.trading.failures import read_error
 from cappuccino.trading.orders import Intent
 from cappuccino.trading.ports import Answered, Quote, Refused, Unclear, VenueAccount, VenueFill, VenueOrder
 
@@ -60,7 +62,7 @@ class CoinbaseBroker:
         self._listed_until: datetime | None = None
 
     def now(self) -> datetime:
-        return self._read("clock", lambda: wire.instant(self._get("time", public=True)["iso"]))
+        return self._read("clock", lambda: parse_iso(self._get("time", public=True)["iso"]))
 
     def account(self) -> VenueAccount:
         def parse() -> VenueAccount:
@@ -141,9 +143,9 @@ class CoinbaseBroker:
             failure = failure_of(error)
             if failure.definite and failure.status == 404:
                 return None
-            raise read_error(error, "order") from error
+            raise read_error(failure_of(error), "order") from error
         except (*_ERRORS, *_UNREADABLE) as error:
-            raise read_error(error, "order") from error
+            raise read_error(failure_of(error), "order") from error
 
     def open_orders(self) -> Sequence[VenueOrder]:
         def parse() -> list[VenueOrder]:
@@ -168,7 +170,7 @@ class CoinbaseBroker:
         newest = self._listed_until
         for raw in self._pages("orders/historical/batch", "orders", since):
             self._ids[str(raw["client_order_id"])] = str(raw["order_id"])
-            made = wire.instant(raw["created_time"])
+            made = parse_iso(raw["created_time"])
             newest = made if newest is None else max(made, newest)
         self._listed_until = newest
 
@@ -178,7 +180,7 @@ class CoinbaseBroker:
         def parse() -> dict[str, Quote]:
             books = self._get("best_bid_ask", {"product_ids": [wire.product(symbol) for symbol in symbols]})["pricebooks"]
             quotes = [
-                wire.quote(raw, wire.instant(raw["time"]), bid=raw["bids"][0]["price"], ask=raw["asks"][0]["price"])
+                wire.quote(raw, parse_iso(raw["time"]), bid=raw["bids"][0]["price"], ask=raw["asks"][0]["price"])
                 for raw in books
                 if raw["bids"] and raw["asks"]
             ]
@@ -247,7 +249,7 @@ class CoinbaseBroker:
         try:
             return call()
         except (*_ERRORS, *_UNREADABLE, AttributeError) as error:
-            raise read_error(error, what) from error
+            raise read_error(failure_of(error), what) from error
 
 
 def _request(intent: Intent) -> dict[str, Any]:

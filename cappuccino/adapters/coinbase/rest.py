@@ -1,8 +1,7 @@
 """The SDK's REST client, made safe: timeouts, no redirects, errors sorted by what they prove. Every request is made once.
 
-Outcome policy: 400, 401, 403, 404, 422 and 429 are definite, the venue did not take the request; so is `success: false` of an
-order, which is told with 200. A timeout, a disconnect, a 5xx or a body that is not JSON proves nothing; only 401 may be plain
-text, as Coinbase says it.
+What an error proves: cappuccino/trading/failures.py. Beyond it `success: false` of an order, which is told with 200, is a
+definite refusal, and 401 may be plain text, as Coinbase says it.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from coinbase.rest import RESTClient
 from coinbase.rest.rest_base import logger as sdk_logger
 from requests.adapters import HTTPAdapter
 
-from cappuccino.core.errors import InvalidInput, RetryLater
+from cappuccino.trading.failures import DEFINITE, Failure, one_line
 
 CONNECT_SECONDS, READ_SECONDS = 3.05, 10.0
-DEFINITE = frozenset({400, 401, 403, 404, 422, 429})
 API = "/api/v3/brokerage"
 
 
@@ -56,16 +54,6 @@ class Endpoints:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Why a request failed. `definite`: the venue did not take it."""
-
-    definite: bool
-    status: int | None
-    code: str
-    message: str
-
-
 class _Transport(HTTPAdapter):
     """`plain`: the SDK writes https into every URL; a simulated exchange speaks HTTP."""
 
@@ -93,30 +81,14 @@ def failure_of(error: Exception) -> Failure:
     """What `error`, raised by a client, proves."""
     response = error.response if isinstance(error, requests.HTTPError) else None
     if response is None:
-        return Failure(definite=False, status=None, code=type(error).__name__, message=_line(str(error)))
+        return Failure(definite=False, status=None, code=type(error).__name__, message=one_line(str(error)))
     status, text = response.status_code, response.text
     try:
         body = json.loads(text)
     except ValueError:
         body = None
     if isinstance(body, dict):
-        told = _line(str(body.get("message") or body.get("error_details") or text))
+        told = one_line(str(body.get("message") or body.get("error_details") or text))
         return Failure(definite=status in DEFINITE, status=status, code=str(body.get("error") or status), message=told)
     plain_401 = status == 401 and "html" not in response.headers.get("Content-Type", "")
-    return Failure(definite=plain_401, status=status, code=str(status), message=_line(text) or "empty body")
-
-
-def read_error(error: Exception, what: str) -> Exception:
-    """The error to raise for a read that failed."""
-    failure = failure_of(error)
-    if failure.definite and failure.status in (401, 403):
-        return InvalidInput(
-            f"{what}: the venue refuses the key ({failure.code}: {failure.message}): correct the account's secret"
-        )
-    if failure.definite and failure.status != 429:
-        return InvalidInput(f"{what}: the venue refuses the request ({failure.code}: {failure.message})")
-    return RetryLater(f"{what}: the venue is away ({failure.code}: {failure.message})")
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return Failure(definite=plain_401, status=status, code=str(status), message=one_line(text) or "empty body")

@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from cappuccino.adapters.coinbase import wire
 from cappuccino.adapters.coinbase.rest import CONNECT_SECONDS, Credentials, Endpoints
+from cappuccino.core.clock import parse_iso
 from cappuccino.core.errors import CappuccinoError, InvariantViolation, RetryLater
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.trading.ports import Event, Gap, Stop
@@ -140,7 +141,7 @@ class Streams:
     def _on_orders(self, message: Raw, event: Raw) -> None:
         for raw in event.get("orders") or ():
             try:
-                self._inbox.put(wire.update(raw, wire.instant(message["timestamp"])))
+                self._inbox.put(wire.update(raw, parse_iso(message["timestamp"])))
             except InvariantViolation as error:
                 self._inbox.put(Stop(reason="an order state we do not know", failed=error))
             except _UNREADABLE:
@@ -149,7 +150,7 @@ class Streams:
     def _on_ticker(self, message: Raw, event: Raw) -> None:
         for raw in event.get("tickers") or ():
             try:
-                at = wire.instant(message["timestamp"])
+                at = parse_iso(message["timestamp"])
                 self._inbox.put(wire.quote(raw, at, bid=raw["best_bid"], ask=raw["best_ask"]))
             except _UNREADABLE:
                 continue  # the next one comes

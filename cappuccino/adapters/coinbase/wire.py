@@ -12,7 +12,7 @@ from typing import Any
 
 from cappuccino.core.clock import parse_iso
 from cappuccino.core.errors import InvariantViolation
-from cappuccino.core.money import ZERO, dec, round_to
+from cappuccino.core.money import ZERO, dec, dec_or_zero, round_to
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.trading.orders import Execution, Intent, Report, Side, state_of
 from cappuccino.trading.ports import OrderUpdate, Quote, VenueFill, VenueOrder
@@ -40,19 +40,6 @@ def symbol_of(product_id: str) -> str:
     return product_id.replace("-", "/")
 
 
-def number(value: Any) -> Decimal:
-    return ZERO if value in (None, "") else dec(value)
-
-
-def instant(text: str) -> datetime:
-    """An RFC 3339 time; nanoseconds are cut to microseconds."""
-    head, dot, tail = text.partition(".")
-    if dot:
-        digits = tail.rstrip("Z").partition("+")[0].partition("-")[0]
-        text = f"{head}.{digits[:6]}{tail[len(digits) :]}"
-    return parse_iso(text)
-
-
 def status_of(status: str, filled: Decimal) -> str:
     """Raises InvariantViolation for a status that is not in the table."""
     if status not in STATES:
@@ -65,7 +52,7 @@ def status_of(status: str, filled: Decimal) -> str:
 
 
 def order(raw: Raw) -> VenueOrder:
-    filled = number(raw["filled_size"])
+    filled = dec_or_zero(raw["filled_size"])
     sizes: Raw = next(iter(raw["order_configuration"].values()))
     notional, qty = sizes.get("quote_size"), sizes.get("base_size")
     return VenueOrder(
@@ -75,7 +62,7 @@ def order(raw: Raw) -> VenueOrder:
         side=_side(raw["side"]),
         status=status_of(raw["status"], filled),
         filled_qty=filled,
-        at=instant(raw.get("last_fill_time") or raw["created_time"]),
+        at=parse_iso(raw.get("last_fill_time") or raw["created_time"]),
         qty=dec(qty) if qty else None,
         notional=dec(notional) if notional else None,
     )
@@ -99,7 +86,7 @@ def taken(intent: Intent, order_id: str, at: datetime) -> VenueOrder:
 def update(raw: Raw, at: datetime) -> OrderUpdate:
     """An order of the user channel. It is cumulative and does not name its fills: they are asked for over REST, where each has
     its id, its exact price and its commission."""
-    filled = number(raw["cumulative_quantity"])
+    filled = dec_or_zero(raw["cumulative_quantity"])
     return OrderUpdate(
         client_order_id=str(raw["client_order_id"]),
         report=Report(
@@ -121,7 +108,7 @@ def fill(raw: Raw, increments: Mapping[str, Decimal]) -> VenueFill:
             execution_id=str(raw["entry_id"]),
             qty=qty,
             price=price,
-            at=instant(raw["trade_time"]),
+            at=parse_iso(raw["trade_time"]),
             fee=dec(raw["commission"]),
             fee_asset=symbol.partition("/")[2],
         ),

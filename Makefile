@@ -73,9 +73,9 @@ parity: $(INSTALLED) ## one bundle in the environment, the backtest and a real t
 	@mkdir -p build
 	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.parity $(if $(FAST),--fast) $(if $(ONLY),--only $(ONLY))
 
-faults: $(INSTALLED) ## 10,000 orders under random faults and kills: books equal, ids once, all explained (FAST=1: 600)
+faults: $(INSTALLED) ## 10,000 orders under random faults and kills: books equal, ids once, all explained (FAST=1: 600; WRITE=1)
 	@mkdir -p build
-	$(BIN)/python -m tests.faults $(if $(FAST),--fast)
+	$(BIN)/python -m tests.faults $(if $(FAST),--fast) $(if $(WRITE),--write)
 
 check: lint types verify test ## what CI runs before the end-to-end path
 

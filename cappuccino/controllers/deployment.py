@@ -6,6 +6,7 @@
     baselines ──▶ HODL and cash Traders of the same capital
     a market day traded ──▶ grade workload (soak, grade, live) ──▶ Promotable, for a person to approve (promotion.py)
     approved ──▶ dry run, then real money in steps of capital, or demotion (live.py)
+    deleted ──▶ its workloads end, its approval is revoked, its Traders go with it
 
 The evidence rows are the truth: the verdict row of a candidate is written last, so a gates workload that was cut off
 is run again and finds its own rows. A Deployment's gates never change after their first use: make another one.
@@ -94,7 +95,8 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     deployment = observed.deployment
     if deployment is None or deployment.metadata.deletion_timestamp:
         names = ((observed.gates, gates_name(observed.key)), (observed.grading, grade_name(observed.key)))
-        return Decision(actions=tuple(StopWorkload(name=name) for run, name in names if run))
+        left = promotion.leave(deployment, observed.key, observed.promotions) if deployment else ()
+        return Decision(actions=(*(StopWorkload(name=name) for run, name in names if run), *left))
 
     blocked = _blocked(observed, deployment)
     if blocked:

@@ -5,7 +5,7 @@
     live.dryRun false ──▶ the dry run ends ──▶ step 1: the smallest share of the capital
     step n, gate `live` Pass ──▶ its Trader sells out and ends ──▶ step n + 1           the last step goes on
     step n, gate `live` Fail ──▶ Demoted: the approval ends, its Trader sells out and ends; the paper Trader goes on
-    approval revoked, another approved, live section gone ──▶ its Trader sells out and ends
+    approval revoked, another approved, live section or Deployment gone ──▶ its Trader sells out and ends
     live.dryRun true again ──▶ its Trader sells out and ends ──▶ DryRun; then from step 1
 
 Every start is a `started` row of the record with the Trader's account and the digest of its whole spec, its terms, written

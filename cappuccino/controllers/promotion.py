@@ -5,6 +5,7 @@
     risk limits, venue or live section are no longer what was approved ──▶ Revoked
     another candidate approved ──▶ the former approval revoked
     what it started fails the gate `live` ──▶ Demoted
+    the Deployment is deleted ──▶ revoked, before it goes: while an approval stands, a finalizer keeps it
 
 An approval is marked before it is recorded: one that was cut off in between is lost, never applied to what changed meanwhile.
 It says who may go live; what follows from it is in live.py. Observers and baselines are never promoted.
@@ -29,6 +30,7 @@ from cappuccino.controllers.rows import Evidence, Promotion, PromotionAction
 from cappuccino.core.identifiers import digest_of
 
 OPERATOR = "operator"
+FINALIZER = "cappuccino.dev/revoke"
 DIGEST_PREFIX_MIN = 8
 
 
@@ -116,12 +118,26 @@ def judge(
             written += _write(key, asked, "approved", request.actor, request.reason)
             standing, ended = asked, None
             events.append(Event(reason="Approved", message=_approved(asked, chosen)))
-        actions += [_patch(deployment, key, marks), *written]
-    elif marks:
-        actions.append(_patch(deployment, key, marks))
+        actions += [_patch(deployment, key, marks, standing), *written]
+    elif marks or (standing and FINALIZER not in deployment.metadata.finalizers):
+        actions.append(_patch(deployment, key, marks, standing))
 
     told = _condition(candidates, standing, ended=ended, refusal=refusal, request=request)
     return Judgement(condition=told, standing=standing, actions=tuple(actions), events=tuple(events))
+
+
+def leave(deployment: Deployment, key: Key, promotions: Sequence[Promotion]) -> tuple[Action, ...]:
+    """What a Deployment that is deleted does about its approval. The permit of a live Trader ends with it: what is left of it
+    may sell, and nothing else."""
+    if FINALIZER not in deployment.metadata.finalizers:
+        return ()
+    standing = _standing(promotions)
+    why = f"Deployment {deployment.name} was deleted"
+    rest = tuple(name for name in deployment.metadata.finalizers if name != FINALIZER)
+    return (
+        *(_write(key, standing, "revoked", OPERATOR, why) if standing else ()),
+        PatchMetadata(key=key, uid=deployment.uid, finalizers=rest),
+    )
 
 
 def _standing(promotions: Sequence[Promotion]) -> Promotion | None:
@@ -224,8 +240,11 @@ def _write(key: Key, of: Promotion, action: PromotionAction, actor: str, reason:
     return (WriteRecord(operation="record_promotion", arguments={"promotion": row, "about": live.about(key)}),)
 
 
-def _patch(deployment: Deployment, key: Key, marks: dict[str, str | None]) -> Action:
-    return PatchMetadata(key=key, uid=deployment.uid, annotations=marks)
+def _patch(deployment: Deployment, key: Key, marks: dict[str, str | None], standing: Promotion | None) -> Action:
+    """The marks, and the finalizer before there is an approval to revoke."""
+    present = deployment.metadata.finalizers
+    finalizers = (*present, FINALIZER) if standing and FINALIZER not in present else None
+    return PatchMetadata(key=key, uid=deployment.uid, annotations=marks, finalizers=finalizers)
 
 
 def _name(candidate: CandidateStatus) -> str:

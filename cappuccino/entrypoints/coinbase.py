@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cappuccino.adapters.alpaca import rest as alpaca
 from cappuccino.adapters.alpaca.inbox import Inbox
 from cappuccino.adapters.coinbase.broker import CoinbaseBroker
-from cappuccino.adapters.coinbase.rest import Credentials, Endpoints
+from cappuccino.adapters.coinbase.rest import Endpoints
 from cappuccino.adapters.coinbase.streams import Streams
+from cappuccino.trading.credentials import Credentials
 
 
 def reach(
-    key: alpaca.Credentials, url: str | None, *, symbols: Sequence[str], inbox: Inbox, orders: bool
+    credentials: Credentials, url: str | None, *, symbols: Sequence[str], inbox: Inbox, orders: bool
 ) -> tuple[CoinbaseBroker, Streams]:
     """`url`: of a simulated exchange, None for Coinbase itself. `orders`: whether order updates are listened to."""
-    credentials = Credentials(key_id=key.key_id, secret_key=key.secret_key)
     endpoints = Endpoints() if url is None else Endpoints.at(url)
     return (
         CoinbaseBroker(credentials, endpoints, symbols=symbols),

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cappuccino.api.dataset import FeatureEntry
-from cappuccino.api.study import BarriersSpec, CostsSpec, StudySpec
+from cappuccino.api.study import CostsSpec, StudySpec
 from cappuccino.core.errors import InvalidInput
 from cappuccino.core.timeframe import Timeframe
+from cappuccino.entrypoints.limits import barriers_of
 from cappuccino.exchange.venue import AssetRules, Costs, simulated_rules
 from cappuccino.market.bars import Bars, FloatArray
 from cappuccino.market.features import DEFAULT_FEATURES, FEATURE_SETS, compute, spec_of, warmup_bars
@@ -91,16 +92,6 @@ def prepare(bars: Bars, contract: Contract) -> Prepared:
     rules = {symbol: simulated_rules(symbol, float(chosen.open[0, n])) for n, symbol in enumerate(contract.symbols)}
     grid = resample(chosen, contract.timeframe)
     return Prepared(bars=grid, features=compute(grid, contract.features), rules=rules, warmup=contract.warmup_bars)
-
-
-def barriers_of(spec: BarriersSpec) -> Barriers:
-    return Barriers(
-        stop=spec.stop or None,
-        take_profit=spec.take_profit or None,
-        trail=spec.trail or None,
-        trail_arms_at=spec.trail_arms_at,
-        max_hold_bars=spec.max_hold_bars or None,
-    )
 
 
 def costs_of(spec: CostsSpec) -> Costs:

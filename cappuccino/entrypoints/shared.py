@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from cappuccino.adapters.alpaca.feeds import Lockstep
-from cappuccino.adapters.alpaca.rest import POOL_SIZE, Connections, Credentials, Endpoints
+from cappuccino.adapters.alpaca.rest import POOL_SIZE, Connections, Endpoints
 from cappuccino.adapters.alpaca.streams import QuoteStream, StreamLoop
 from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.adapters.postgres.engine import open_pool
@@ -23,6 +23,7 @@ from cappuccino.adapters.postgres.ledger import Pool, PostgresLedger, renew_toge
 from cappuccino.bundle import Bundle, fetch_local, strategy_of
 from cappuccino.core.blobs import Blobs
 from cappuccino.strategies.interface import Contract, Strategy
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.lease import Rounds
 from cappuccino.trading.ports import LeaseState, Ledger
 from cappuccino.trading.window import Series

@@ -1,9 +1,9 @@
 """Fault plans: what goes wrong on the exchange, by script or at random by seed. Pure but for the counting in `Faults`.
 
-An opportunity is a request, an order that reached the book, an event of a stream, a tick (of the market, and of each account's
-book); each account's are numbered by operation. At most one fault befalls an opportunity: the first rule of the script that
-fits, else a draw that follows from (seed, operation, account, number) alone. Price gaps are part of the tape: they follow from
-(seed, symbol, bar's time).
+An opportunity is a request, an order that reached the book, an event of a stream, a tick (of the market, of its quotes, and of
+each account's book); each account's are numbered by operation. At most one fault befalls an opportunity: the first rule of the
+script that fits, else a draw that follows from (seed, operation, account, number) alone. Price gaps are part of the tape: they
+follow from (seed, symbol, bar's time).
 
 What happened is an `Incident`, a command like any other: it is in the journal, and the exchange keeps the list of them.
 
@@ -25,12 +25,13 @@ import numpy.typing as npt
 from cappuccino.core.errors import InvalidInput
 from cappuccino.core.money import ZERO
 
-Operation = Literal["submit", "cancel", "read", "clock", "order", "event", "tick", "book", "bar"]
+Operation = Literal["submit", "cancel", "read", "clock", "order", "event", "tick", "quotes", "book", "bar"]
 REQUESTS: tuple[Operation, ...] = ("submit", "cancel", "read", "clock")
 
 KINDS: Mapping[str, tuple[Operation, ...]] = {
     "request_lost": REQUESTS,  # the connection is cut before the request is looked at
     "answer_lost": REQUESTS,  # ... after it was carried out
+    "request_late": ("submit", "cancel"),  # ... and the request is carried out `seconds` later
     "rate_limited": REQUESTS,  # 429 with a reset, not carried out
     "error_before": REQUESTS,  # 503, not carried out
     "error_after": REQUESTS,  # 500, carried out
@@ -46,6 +47,7 @@ KINDS: Mapping[str, tuple[Operation, ...]] = {
     "stream_cut": ("event",),  # the account's streams are disconnected, and the event with what waits is lost
     "clock_skew": ("clock",),  # the venue's clock is off by `seconds`
     "symbol_halted": ("tick",),  # no quotes and no fills of `symbol` for `ticks`
+    "quotes_cut": ("quotes",),  # everybody's streams of quotes are disconnected, and this tick's are lost
     "balance_changed": ("book",),  # `amount` of `asset` comes or goes
     "price_gap": ("bar",),  # from the bar on all prices of a symbol are moved by `share`
 }
@@ -152,7 +154,7 @@ def _sized(kind: str, size: float, symbol: str) -> Fault:
     """`size` in [0, 1) becomes what the kind has of seconds, share, ticks or amount."""
     both_ways = 2 * size - 1
     match kind:
-        case "slow" | "delayed":
+        case "slow" | "delayed" | "request_late":
             return Fault(kind=kind, seconds=round(size * LARGEST_DELAY_SECONDS, 3))
         case "clock_skew":
             return Fault(kind=kind, seconds=round(both_ways * LARGEST_SKEW_SECONDS, 3))

@@ -54,7 +54,7 @@ class SimulatedExchange:
         self.tick: Tick = tape.tick(0)
         self._column = {symbol: column for column, symbol in enumerate(tape.symbols)}
         self._quotes: dict[str, Quote] = {}
-        self._halted_before: dict[str, int] = {}  # tick number at which a halt ends, by symbol
+        self._halts: dict[str, tuple[int, int]] = {}  # first tick of a symbol's last halt, and the one at which it ends
         self._half_spread = terms.spread_bps / BPS / 2
         self.midnight_prices = self.prices()
 
@@ -88,7 +88,12 @@ class SimulatedExchange:
 
     def halted(self, symbol: str) -> bool:
         """Whether the symbol is not traded now: its bar is missing, or it was halted."""
-        return self.tick.halted[self._column[symbol]] or self.tick.number < self._halted_before.get(symbol, 0)
+        return self.tick.halted[self._column[symbol]] or self.tick.number < self._halts.get(symbol, (0, 0))[1]
+
+    def quoted(self, symbol: str) -> Tick:
+        """The newest tick at which no fault halted the symbol. Its bar may be missing."""
+        since, until = self._halts.get(symbol, (0, 0))
+        return self.tape.tick(max(since - 1, 0)) if self.tick.number < until else self.tick
 
     def equity(self, account: Account) -> Decimal:
         return account.equity(self.prices()) if account.positions else account.cash
@@ -125,7 +130,9 @@ class SimulatedExchange:
         elif fault.kind == "symbol_halted":
             if fault.symbol not in self.rules:
                 raise Refused("unknown_symbol", f'could not find asset "{fault.symbol}"')
-            self._halted_before[fault.symbol] = self.tick.number + fault.ticks
+            number = self.tick.number
+            since, until = self._halts.get(fault.symbol, (number, 0))
+            self._halts[fault.symbol] = (since if number < until else number, number + fault.ticks)
             self._quotes.pop(fault.symbol, None)
         self.incidents.append(incident)
 

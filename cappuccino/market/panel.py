@@ -1,8 +1,12 @@
-"""From the bars that a venue tells to a dense panel: a bar that it lacks is flat at the close before it, and flagged."""
+"""From the bars that a venue tells to a dense panel: a bar that it lacks is flat at the close before it, and flagged.
+
+So is one whose prices are no prices (not finite, or not above 0) or whose volume is no number: nobody can have traded at it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 
 import numpy as np
 
@@ -28,7 +32,7 @@ def panel(
     for n, symbol in enumerate(symbols):
         for opened, *candle in found.get(symbol, ()):
             row = (opened - start) // timeframe.seconds
-            if 0 <= row < len(ts):
+            if 0 <= row < len(ts) and _is_traded(candle):
                 values[:, row, n] = candle
     open_, high, low, close, volume = values
     missing = np.isnan(close)
@@ -50,6 +54,11 @@ def panel(
         volume=np.where(missing, 0.0, volume),
         missing=missing,
     ).rows(first, len(ts))
+
+
+def _is_traded(candle: Sequence[float]) -> bool:
+    *prices, volume = candle
+    return all(isfinite(value) for value in candle) and min(prices) > 0 and volume >= 0
 
 
 def _carried(close: FloatArray) -> FloatArray:

@@ -8,10 +8,8 @@ money. The rules are `barriers.exit_at_price`, the function of the environment a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from cappuccino.core.errors import InvalidInput
 from cappuccino.risk.barriers import EXIT_REASONS, Barriers, exit_at_price
@@ -43,22 +41,28 @@ class Watch:
         return replace(self, bars_held=self.bars_held + 1)
 
 
+class _One:
+    """Of numpy, what the barriers need for one number: in a tenth of the time."""
+
+    @staticmethod
+    def where(condition: bool, true: float, false: float) -> float:
+        return true if condition else false
+
+    @staticmethod
+    def zeros_like(_: float) -> float:
+        return 0.0
+
+
 def advance(watch: Watch, price: float) -> tuple[str, Watch]:
     """One quote: (reason of the exit it causes or "", the watch including this quote)."""
     code, peak = exit_at_price(
-        np,
-        price=np.float64(price),
-        entry=np.float64(watch.entry),
-        peak=np.float64(watch.peak),
-        bars_held=np.float64(watch.bars_held),
-        barriers=watch.barriers,
+        _One, price=price, entry=watch.entry, peak=watch.peak, bars_held=watch.bars_held, barriers=watch.barriers
     )
-    reason = EXIT_REASONS[int(code)]
-    return reason, watch if float(peak) == watch.peak else replace(watch, peak=float(peak))
+    return EXIT_REASONS[int(code)], watch if peak == watch.peak else replace(watch, peak=peak)
 
 
 def to_json(watch: Watch) -> dict[str, Any]:
-    return asdict(watch)
+    return {**vars(watch), "barriers": dict(vars(watch.barriers))}
 
 
 def from_json(document: Mapping[str, Any]) -> Watch:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cappuccino.core.errors import IntegrityError, InvariantViolation
+from cappuccino.core.errors import IntegrityError
 from cappuccino.risk.sizing import Sizing
 from cappuccino.strategies.actions import targets_of, traced
 from cappuccino.strategies.interface import Contract, Decision, Json, View
@@ -51,7 +51,7 @@ class Policy:
         )
 
     def action(self, view: View) -> npt.NDArray[np.float64]:
-        """The raw action [N], before clipping and quantisation."""
+        """The raw action [N], before clipping and quantisation. Raises IntegrityError: the graph does not fit the contract."""
         account = np.stack([view.weights, view.entry_return, view.bars_held, view.bars_since_stop], axis=-1)
         (action,) = self._session.run(
             ["action"],
@@ -62,7 +62,10 @@ class Policy:
             },
         )
         if action.shape != (1, len(self.contract.symbols)):
-            raise InvariantViolation(f"policy: action has shape {action.shape}, expected (1, {len(self.contract.symbols)})")
+            raise IntegrityError(
+                f"policy: the graph gives an action of shape {action.shape}, its contract says"
+                f" (1, {len(self.contract.symbols)}): fit the bundle again"
+            )
         return np.asarray(action[0], dtype=np.float64)
 
 

@@ -7,10 +7,8 @@ Rules:
 - An order whose outcome is UNKNOWN is resolved by client order id before anything else is sent. Absent at the venue
   it is sent again under its old id if it is still wanted (the venue refuses a second one), else canceled. It is never
   rejected: a request that was lost sight of may still arrive, and a fill of a canceled order counts.
-- An order is settled when it is terminal and its executions add up; what the stream did not tell is fetched.
-- A fill enters the book with its fee. Streams do not say it: a venue that posts fees with fills is asked once per batch,
-  elsewhere the schedule is charged.
-- Order events and fills are written in batches, by `flush`: what is lost with the process is read again from the venue.
+- An order is settled when it is terminal, its executions add up and each has its fee; what the stream did not tell is
+  fetched, fees once per batch. What is known and counted is the blotter's.
 """
 
 from __future__ import annotations
@@ -18,18 +16,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from cappuccino.core.errors import RetryLater
 from cappuccino.core.failpoints import reach
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.telemetry.traces import span
-from cappuccino.trading.book import Book, Fill, apply
-from cappuccino.trading.drift import DriftMeter
-from cappuccino.trading.fees import FeeSchedule
+from cappuccino.trading.blotter import Blotter
 from cappuccino.trading.lease import LeaseKeeper
-from cappuccino.trading.orders import Execution, Intent, Order, OrderState, Report, execute, observe, state_of
+from cappuccino.trading.orders import Intent, Order, OrderState, Report, observe, state_of
 from cappuccino.trading.ports import (
     Answered,
     Broker,
@@ -38,7 +33,6 @@ from cappuccino.trading.ports import (
     Gap,
     Json,
     Ledger,
-    OrderEvent,
     OrderUpdate,
     Quote,
     Refused,
@@ -58,80 +52,31 @@ log = get_logger(__name__)
 
 
 class Desk:
-    """Attributes: orders by client order id; the book; newest quotes; events that are not the desk's, in `deferred`;
-    `gap` when something may have been missed."""
+    """Attributes: the account's blotter; newest quotes; events that are not the desk's, in `deferred`; `gap` when something may
+    have been missed."""
 
     def __init__(
         self,
+        blotter: Blotter,
         *,
         broker: Broker,
         ledger: Ledger,
         feed: Feed,
         lease: LeaseKeeper,
-        fees: FeeSchedule,
         metrics: TraderMetrics,
         monotonic: Callable[[], float],
-        ask_for_fees: bool = True,
-        drift: DriftMeter | None = None,
     ) -> None:
-        """`ask_for_fees`: the venue posts a fill's fee with the fill, though the stream does not say it. `drift`: measures what
-        fills cost; None where it is not known what they should."""
+        self.blotter = blotter
         self.broker = broker
-        self.orders: dict[str, Order] = {}
         self.quotes: dict[str, Quote] = {}
         self.fresh: set[str] = set()
         self.deferred: deque[Event] = deque()
         self.gap = False
-        self.book = Book(cash=Decimal(0), smallest={})
-        self.bought: dict[str, Decimal] = {}  # last price paid by symbol, since the caller took it
         self.now: datetime | None = None
         self.wanted: Callable[[Intent], bool] = lambda _: True  # whether what never reached the venue is sent again
         self.cancel_entries: Callable[[], bool] = lambda: False  # whether an entry that is open is not waited for
-        self._unsettled: set[str] = set()
         self._ledger, self._feed, self._lease = ledger, feed, lease
-        self._fees, self._metrics, self._monotonic = fees, metrics, monotonic
-        self._ask_for_fees, self._drift = ask_for_fees, drift
-        self.recent_fills: deque[Fill] = deque(maxlen=1000)
-        self.sent_at: deque[datetime] = deque(maxlen=1000)  # market times of what was sent, oldest first
-        self._known: set[str] = set()
-        self._events: list[OrderEvent] = []
-        self._fills: list[Fill] = []
-        self._uncharged: dict[str, tuple[str, Execution]] = {}  # by execution id: order, execution without its fee
-        self._unjournalled: list[Intent] = []
-
-    # --- the past -----------------------------------------------------------------------------------
-
-    def restore(self, *, book: Book, orders: Iterable[Order], fills: Sequence[Fill]) -> None:
-        """Begin from the journal. `book` is the account's opening; `fills` everything since."""
-        self.orders = {order.id: order for order in orders}
-        self._unsettled = {order.id for order in self.orders.values() if not order.settled}
-        self.sent_at.extend(sorted(order.intent.created_at for order in self.orders.values()))
-        for fill in fills:
-            self._fees.count(fill)
-            book = apply(book, fill)
-            self.recent_fills.append(fill)
-            self._known.add(fill.execution_id)
-            self._count_cost(fill)
-        self.book = book
-        self._tell_drift()
-
-    @property
-    def known_executions(self) -> set[str]:
-        return self._known
-
-    @property
-    def unfinished(self) -> list[Order]:
-        return [self.orders[i] for i in sorted(self._unsettled)]
-
-    @property
-    def unsent(self) -> bool:
-        """Whether orders are journalled that the next process is to send."""
-        return any(self.orders[i].state is OrderState.INITIALIZED for i in self._unsettled)
-
-    def adopt(self, intent: Intent) -> None:
-        """An order that was sent without the journal: journal it now, as UNKNOWN."""
-        self._unjournalled.append(intent)
-        self._set(observe(Order(intent=intent), Report(state=OrderState.UNKNOWN, at=intent.created_at)), intent.created_at)
+        self._metrics, self._monotonic = metrics, monotonic
 
     # --- sending ------------------------------------------------------------------------------------
 
@@ -142,30 +87,28 @@ class Desk:
         Raises:
             Fenced, Halted: nothing of it was sent. RetryLater: the database is away and not all of it is protective.
         """
-        if unknown := [o.id for o in self.unfinished if o.state is OrderState.UNKNOWN]:
+        if unknown := [o.id for o in self.blotter.unfinished if o.state is OrderState.UNKNOWN]:
             self.settle(unknown, until_known=True)
-        new = [i for i in intents if i.client_order_id not in self.orders]
+        orders, ids = self.blotter.orders, [intent.client_order_id for intent in intents]
+        new = [intent for intent in intents if intent.client_order_id not in orders]
         if new:
             reach("before_journal")
             self._journal(new, state)
             reach("journalled")
-        for intent in new:
-            self.orders[intent.client_order_id] = Order(intent=intent)
-            self._unsettled.add(intent.client_order_id)
-            self.sent_at.append(intent.created_at)
-        for intent in intents:
-            if self.orders[intent.client_order_id].state is OrderState.INITIALIZED:
-                if not intent.is_exit and self.stopping():
+        self.blotter.open(new)
+        for order in (orders[i] for i in ids):
+            if order.state is OrderState.INITIALIZED:
+                if not order.intent.is_exit and self.stopping():
                     break
-                self._submit(intent.client_order_id)
+                self._submit(order.id)
         reach("submitted")
-        self.settle([i.client_order_id for i in intents if self.orders[i.client_order_id].state is not OrderState.INITIALIZED])
+        self.settle([i for i in ids if orders[i].state is not OrderState.INITIALIZED])
         reach("settled")
-        return [self.orders[i.client_order_id] for i in intents]
+        return [orders[i] for i in ids]
 
     def abandon(self, order: Order, *, reason: str, at: datetime) -> None:
         """An order that is not at the venue and is not wanted any more."""
-        self._set(observe(order, Report(state=OrderState.CANCELED, at=at, reason=reason)), at)
+        self.blotter.set(observe(order, Report(state=OrderState.CANCELED, at=at, reason=reason)), at)
 
     def _journal(self, intents: Sequence[Intent], state: Json) -> None:
         protective = all(i.is_exit for i in intents) and self._lease.alive
@@ -177,16 +120,16 @@ class Desk:
             if not protective:
                 raise
             log.warning("journal_away_exit_sent_first", orders=[i.client_order_id for i in intents])
-            self._unjournalled.extend(intents)
+            self.blotter.journal_later(intents)
 
     def _deny(self, order: Order, reason: str) -> None:
         """An order of ours that is not sent."""
         at = self.now or order.intent.created_at
-        self._set(observe(order, Report(state=OrderState.DENIED, at=at, reason=reason)), at)
+        self.blotter.set(observe(order, Report(state=OrderState.DENIED, at=at, reason=reason)), at)
         self._metrics.refused("denied")
 
     def _submit(self, client_order_id: str) -> None:
-        order = self.orders[client_order_id]
+        order = self.blotter.orders[client_order_id]
         at = self.now or order.intent.created_at
         if not self._lease.alive:
             self._deny(order, "the lease on the account is lost")
@@ -195,11 +138,11 @@ class Desk:
             self._deny(order, f"halted: {self._lease.halted_reason}")
             return
         order = observe(order, Report(state=OrderState.SUBMITTED, at=at))
-        self.orders[client_order_id] = order
+        self.blotter.orders[client_order_id] = order
         outcome = self._send(order.intent)
         reach("answered")
         self._take(order, outcome)
-        if self.orders[client_order_id].state is OrderState.UNKNOWN:
+        if self.blotter.orders[client_order_id].state is OrderState.UNKNOWN:
             self.settle([client_order_id], until_known=True)
 
     def _send(self, intent: Intent) -> Answered | Refused | Unclear:
@@ -218,10 +161,11 @@ class Desk:
             self._report(order, outcome.order)
         elif isinstance(outcome, Refused) and outcome.code != _DUPLICATE:
             log.warning("order_refused", order=order.id, symbol=order.intent.symbol, code=outcome.code, message=outcome.message)
-            self._set(observe(order, Report(state=OrderState.REJECTED, at=at, reason=f"{outcome.code}: {outcome.message}")), at)
+            reason = f"{outcome.code}: {outcome.message}"
+            self.blotter.set(observe(order, Report(state=OrderState.REJECTED, at=at, reason=reason)), at)
         else:
             log.warning("order_outcome_unknown", order=order.id, symbol=order.intent.symbol, message=outcome.message)
-            self._set(observe(order, Report(state=OrderState.UNKNOWN, at=at, reason=outcome.message)), at)
+            self.blotter.set(observe(order, Report(state=OrderState.UNKNOWN, at=at, reason=outcome.message)), at)
 
     # --- settling -----------------------------------------------------------------------------------
 
@@ -233,31 +177,30 @@ class Desk:
         """
         started = self._monotonic()
         pause, canceled = POLL_SECONDS[0], False
-        unknown = any(self.orders[i].state is OrderState.UNKNOWN for i in ids)
+        unknown = any(self.blotter.orders[i].state is OrderState.UNKNOWN for i in ids)
         look_at = started if unknown else started + pause
         while True:
-            pending = [i for i in ids if not self._done(self.orders[i], until_known)]
-            if not pending and (until_known or not self._uncharged):
+            pending = [i for i in ids if not self._done(self.blotter.orders[i], until_known)]
+            if not pending and (until_known or not self.blotter.uncharged):
                 return
             now = self._monotonic()
             if pending and now < look_at:
                 self.pump(look_at - now)
                 continue
             if now - started > SETTLE_SECONDS:
-                told = (
-                    ", ".join(f"{i} is {self.orders[i].state}" for i in pending) or f"{len(self._uncharged)} fills have no fee"
-                )
+                open_now = ", ".join(f"{i} is {self.blotter.orders[i].state}" for i in pending)
+                told = open_now or f"{len(self.blotter.uncharged)} fills have no fee"
                 raise RetryLater(f"the venue does not bring orders to their end: {told}")
             try:
                 for order_id in pending:
-                    self._look(self.orders[order_id])
-                if self._uncharged:
+                    self._look(self.blotter.orders[order_id])
+                if self.blotter.uncharged:
                     self._charge()
                 if now - started > PATIENCE_SECONDS and not canceled:
                     canceled = True
-                    self._cancel(self.orders[i] for i in pending)
+                    self._cancel(self.blotter.orders[i] for i in pending)
                 elif self.cancel_entries():
-                    self._cancel(order for i in pending if not (order := self.orders[i]).intent.is_exit)
+                    self._cancel(order for i in pending if not (order := self.blotter.orders[i]).intent.is_exit)
             except RetryLater as error:
                 log.warning("venue_away", pending=len(pending), error=str(error))
                 if self.stop_requested() is not None:
@@ -285,19 +228,19 @@ class Desk:
             entered_at = min(order.intent.created_at, found.created_at or found.at)  # two clocks: ours may be ahead
             for fill in self.broker.fills_since(entered_at - _LOOK_BACK):
                 if fill.client_order_id == order.id or fill.venue_order_id == order.venue_order_id:
-                    self._execute(self.orders[order.id], fill.execution, charged=True)
+                    self.blotter.execute(self.blotter.orders[order.id], fill.execution, charged=True)
 
     def _send_again(self, order: Order) -> None:
         """Under the same id. Refused, it is no rejection: the first request may still be under way, and be filled."""
         at = self.now or order.intent.created_at
-        sent = self.orders[order.id] = observe(order, Report(state=OrderState.SUBMITTED, at=at))
+        sent = self.blotter.orders[order.id] = observe(order, Report(state=OrderState.SUBMITTED, at=at))
         outcome = self._send(sent.intent)
         if not isinstance(outcome, Refused) or outcome.code == _DUPLICATE:
             self._take(sent, outcome)
             return
         log.warning("order_refused_when_sent_again", order=order.id, code=outcome.code, message=outcome.message)
         reason = f"refused when it was sent again: {outcome.code}: {outcome.message}"
-        unknown = self._set(observe(sent, Report(state=OrderState.UNKNOWN, at=at, reason=reason)), at)
+        unknown = self.blotter.set(observe(sent, Report(state=OrderState.UNKNOWN, at=at, reason=reason)), at)
         found = self.broker.order_by_client_id(order.id)
         if found is not None:
             self._report(unknown, found)
@@ -308,20 +251,20 @@ class Desk:
         if not self._lease.alive:
             return
         for order in orders:
-            current = self.orders[order.id]
+            current = self.blotter.orders[order.id]
             if not current.terminal and current.venue_order_id is not None:
                 log.warning("order_canceled_for_patience", order=order.id, state=str(current.state))
                 self.broker.cancel(current.venue_order_id)
 
     def deny_unsent(self) -> None:
         """End what was journalled and never sent."""
-        for order in self.unfinished:
+        for order in self.blotter.unfinished:
             if order.state is OrderState.INITIALIZED and self.broker.order_by_client_id(order.id) is None:
                 self._deny(order, "never sent, and no longer wanted")
 
     def cancel_open(self) -> None:
         """Cancel whatever of ours the venue still works on, and see it through."""
-        orders = [order for order in self.unfinished if order.state is not OrderState.INITIALIZED]
+        orders = [order for order in self.blotter.unfinished if order.state is not OrderState.INITIALIZED]
         self._cancel(orders)
         self.settle([order.id for order in orders])
 
@@ -359,114 +302,32 @@ class Desk:
     def take_in(self, fill: VenueFill) -> None:
         """A fill that reconciliation found; its order is in the journal."""
         assert fill.client_order_id is not None
-        self._execute(self.orders[fill.client_order_id], fill.execution, charged=True)
+        self.blotter.execute(self.blotter.orders[fill.client_order_id], fill.execution, charged=True)
 
     def _update(self, event: OrderUpdate) -> None:
-        order = self.orders.get(event.client_order_id)
+        order = self.blotter.orders.get(event.client_order_id)
         if order is None:
-            self.gap = self.gap or (event.fill is not None and event.fill.execution.execution_id not in self._known)
+            known = self.blotter.known_executions
+            self.gap = self.gap or (event.fill is not None and event.fill.execution.execution_id not in known)
             return
-        if order.terminal and event.fill is not None and event.fill.execution.execution_id not in self._known:
+        if order.settled and event.fill is not None and event.fill.execution.execution_id not in order.executions:
             self.gap = True  # a request that we gave up on has arrived after all
-        order = self._set(observe(order, event.report), event.report.at)
+        order = self.blotter.set(observe(order, event.report), event.report.at)
         if event.fill is not None:
-            self._execute(order, event.fill.execution)
+            self.blotter.execute(order, event.fill.execution)
 
     def _report(self, order: Order, found: VenueOrder) -> Order:
         report = Report(
             state=state_of(found.status), at=found.at, venue_order_id=found.venue_order_id, filled_qty=found.filled_qty
         )
-        return self._set(observe(order, report), found.at)
-
-    def _execute(self, order: Order, execution: Execution, *, charged: bool = False) -> None:
-        """Count an execution. `charged`: its fee is as final as the venue makes it."""
-        after = execute(order, execution)  # the same object when it was counted before
-        if after is not order:
-            self._set(after, execution.at)
-        if execution.execution_id in self._known:
-            return
-        if charged or execution.fee is not None or not self._ask_for_fees:
-            self._uncharged.pop(execution.execution_id, None)
-            self._enter(order, execution)
-        else:
-            self._uncharged[execution.execution_id] = (order.id, execution)
+        return self.blotter.set(observe(order, report), found.at)
 
     def _charge(self) -> None:
         """Ask for the fees of executions that the stream told, and enter them, oldest first."""
-        oldest = min(execution.at for _, execution in self._uncharged.values())
+        oldest = min(execution.at for _, execution in self.blotter.uncharged.values())
         told = {f.execution.execution_id: f.execution for f in self.broker.fills_since(oldest - _LOOK_BACK)}
-        for execution_id, (order_id, _) in sorted(self._uncharged.items(), key=lambda item: item[1][1].at):
+        for execution_id, (order_id, _) in sorted(self.blotter.uncharged.items(), key=lambda item: item[1][1].at):
             if execution_id in told:
-                self._execute(self.orders[order_id], told[execution_id], charged=True)
+                self.blotter.execute(self.blotter.orders[order_id], told[execution_id], charged=True)
             else:
                 raise RetryLater(f"execution {execution_id} of order {order_id} is not among the venue's activities yet")
-
-    def _enter(self, order: Order, execution: Execution) -> None:
-        intent = order.intent
-        fill = self._fees.fill(execution, client_order_id=order.id, symbol=intent.symbol, side=intent.side)
-        self.book = apply(self.book, fill)
-        self._known.add(execution.execution_id)
-        self._fills.append(fill)
-        self.recent_fills.append(fill)
-        if fill.side == "buy":
-            self.bought[fill.symbol] = fill.price
-        self._metrics.filled(intent.side, fill)
-        self._count_cost(fill)
-        self._tell_drift()
-
-    def _count_cost(self, fill: Fill) -> None:
-        if self._drift is not None:
-            intent = self.orders[fill.client_order_id].intent
-            self._drift.count(fill, decision=intent.decision, reason=intent.reason, quote_price=intent.quote_price)
-
-    def _tell_drift(self) -> None:
-        drift = self._drift.drift() if self._drift is not None else None
-        if drift is not None:
-            self._metrics.drifted(drift)
-
-    def _set(self, order: Order, at: datetime) -> Order:
-        before = self.orders.get(order.id)
-        self.orders[order.id] = order
-        (self._unsettled.discard if order.settled else self._unsettled.add)(order.id)
-        if before is None or (before.state, before.reported_qty) != (order.state, order.reported_qty):
-            self._events.append(
-                OrderEvent(
-                    client_order_id=order.id,
-                    state=order.state,
-                    reason=order.reason,
-                    venue_order_id=order.venue_order_id,
-                    filled_qty=order.reported_qty,
-                    at=at,
-                )
-            )
-        return order
-
-    # --- the record ---------------------------------------------------------------------------------
-
-    @property
-    def unwritten(self) -> bool:
-        return bool(self._events or self._fills or self._unjournalled)
-
-    @property
-    def unwritten_fills(self) -> Sequence[Fill]:
-        return self._fills
-
-    def orders_since(self, at: datetime) -> int:
-        """How many orders were sent after `at`, market time."""
-        count = 0
-        for sent in reversed(self.sent_at):
-            if sent <= at:
-                break
-            count += 1
-        return count
-
-    def flush(self, state: Json | None = None) -> None:
-        """Write what happened, with `state` when given. Raises RetryLater; then everything is kept for the next time."""
-        if self._unjournalled:
-            self._ledger.journal(self._unjournalled, state=None)
-            self._unjournalled.clear()
-        if self._events or self._fills or state is not None:
-            reach("before_record")
-            self._ledger.record(events=self._events, fills=self._fills, state=state)
-            self._events, self._fills = [], []
-            reach("recorded")

@@ -65,7 +65,7 @@ class Guard:
         failures, again_at = self._rejected.get(watch.position_id, (0, at.now))
         if at.now < again_at:
             return
-        qty = floor_to(at.desk.book.qty(symbol), rules.min_trade_increment)
+        qty = floor_to(at.blotter.book.qty(symbol), rules.min_trade_increment)
         exposure = exposure_of(symbol, at.facts(closes={}, equity=at.marked()))
         verdict = review(Proposal(symbol=symbol, side="sell", protective=True, qty=qty), exposure, at.config.limits)
         if isinstance(verdict, Veto):
@@ -116,7 +116,7 @@ class Guard:
         at.sync()
         if at.config.on_halt == "hold":
             return
-        if at.desk.unfinished:
+        if at.blotter.unfinished:
             at.desk.deny_unsent()
             at.desk.cancel_open()
         if at.config.on_halt == "flatten" and at.state.watches:
@@ -153,7 +153,7 @@ class Guard:
     def _losing_trades(self) -> int:
         """In a row, up to the newest, since the account was last halted."""
         since, count = self._in.state.cleared_at, 0
-        for trade in reversed(self._in.desk.book.trades):
+        for trade in reversed(self._in.blotter.book.trades):
             if trade.profit >= 0 or (since is not None and trade.closed_at <= since):
                 break
             count += 1
@@ -162,7 +162,7 @@ class Guard:
     def _rejected_orders(self) -> int:
         """In a row, up to the newest, since the account was last halted; what the venue has not judged is not counted."""
         since, count = self._in.state.cleared_at, 0
-        for order in reversed(self._in.desk.orders.values()):
+        for order in reversed(self._in.blotter.orders.values()):
             if since is not None and order.intent.created_at <= since:
                 break
             if order.state is OrderState.REJECTED:

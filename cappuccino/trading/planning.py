@@ -19,6 +19,7 @@ from math import isfinite
 
 import numpy as np
 
+from cappuccino.core.errors import InvariantViolation
 from cappuccino.core.money import dec, floor_to
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import BoolArray, FloatArray
@@ -87,10 +88,15 @@ def view_of(
 def decision_of(strategy: Strategy, view: View, memory: Json) -> tuple[Decision, list[Json]]:
     """What `strategy` decides; when it fails: to hold, with the reason as a refusal.
 
-    A bundle's code is not ours. Whatever it raises must not end the process that guards its positions.
+    Whatever a bundle makes of a market must not end the process that guards its positions.
+
+    Raises:
+        InvariantViolation: a rule of our own was broken, and what would be guarded may be wrong as well.
     """
     try:
         return strategy.decide(view, memory), []
+    except InvariantViolation:
+        raise
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:_WHY_MAX]
         log.exception("no_decision", error=why)

@@ -30,7 +30,7 @@ class Rebalance:
         """Whether an order that never reached the venue is still to be sent."""
         at = self._in
         if intent.is_exit:
-            held = at.desk.book.holdings.get(intent.symbol)
+            held = at.blotter.book.holdings.get(intent.symbol)
             return held is not None and held.position_id == intent.decision
         return intent.decision == at.decision and at.in_time and at.mode == "active" and at.desk.stop_requested() is None
 
@@ -54,7 +54,7 @@ class Rebalance:
                 self._begin_buys()
             else:
                 at.desk.send(self._buys(at.state.buys), state=at.state.to_json())
-            if at.desk.unsent:
+            if at.blotter.unsent:
                 return
         except Halted as halted:
             at.lease.renew()
@@ -71,7 +71,7 @@ class Rebalance:
 
     def _reviewed(self) -> dict[str, Decimal]:
         """The buys that fit and may be sent now. Once per decision: what may have been journalled must not become another."""
-        at, closes, cash = self._in, self._in.state.closes, self._in.desk.book.cash
+        at, closes, cash = self._in, self._in.state.closes, self._in.blotter.book.cash
         if self._last_review is None or self._last_review[0] != at.state.decided:
             fitted = fit_buys(at.state.buys, cash=cash, closes=closes, rules=at.rules, sizing=at.config.sizing)
             at.await_quotes(from_epoch(at.state.decided + at.bar_seconds), tuple(fitted))

@@ -62,17 +62,17 @@ def reconcile(
 def _adopt_missed(desk: Desk, broker: Broker, *, account: str, trader_uid: str, since: datetime) -> datetime:
     """Everything but the comparison. Fills enter the book oldest first, whatever order they belong to."""
     at = broker.now()
-    for order in desk.unfinished:
+    for order in desk.blotter.unfinished:
         if order.state is OrderState.INITIALIZED:
-            desk.orders[order.id] = observe(order, Report(state=OrderState.UNKNOWN, at=at))
+            desk.blotter.orders[order.id] = observe(order, Report(state=OrderState.UNKNOWN, at=at))
     adoptable = _adoptable(desk, account)
-    known_since = min((o.intent.created_at for o in desk.unfinished), default=since)
+    known_since = min((o.intent.created_at for o in desk.blotter.unfinished), default=since)
     found = _match(desk, broker, since=min(known_since, since) - _OVERLAP, adoptable=set(adoptable))
     for order_id in found.unjournalled:
         _adopt(desk, broker, order_id, adoptable[order_id], account=account, trader_uid=trader_uid, at=at)
     for fill in found.fills:
         desk.take_in(fill)
-    desk.settle([order.id for order in desk.unfinished])
+    desk.settle([order.id for order in desk.blotter.unfinished])
     for orphan in found.orphans:
         log.warning("orphan_order_canceled", order=orphan.client_order_id, symbol=orphan.symbol)
         broker.cancel(orphan.venue_order_id)
@@ -88,18 +88,18 @@ def _adopt_missed(desk: Desk, broker: Broker, *, account: str, trader_uid: str, 
 
 def _match(desk: Desk, broker: Broker, *, since: datetime, adoptable: set[str]) -> Match:
     fills = broker.fills_since(since)
-    ids = {o.venue_order_id: o.id for o in desk.orders.values() if o.venue_order_id is not None}
+    ids = {o.venue_order_id: o.id for o in desk.blotter.orders.values() if o.venue_order_id is not None}
     for fill in fills:
         unknown = fill.client_order_id is None and fill.venue_order_id not in ids
-        if unknown and fill.execution.execution_id not in desk.known_executions:
+        if unknown and fill.execution.execution_id not in desk.blotter.known_executions:
             order = broker.order_by_venue_id(fill.venue_order_id)
             if order is not None:
                 ids[fill.venue_order_id] = order.client_order_id
     return match(
-        desk.orders,
+        desk.blotter.orders,
         open_orders=broker.open_orders(),
         fills=fills,
-        known_executions=desk.known_executions,
+        known_executions=desk.blotter.known_executions,
         ids_by_venue_id=ids,
         adoptable=adoptable,
     )
@@ -108,8 +108,8 @@ def _match(desk: Desk, broker: Broker, *, since: datetime, adoptable: set[str]) 
 def _adoptable(desk: Desk, account: str) -> Mapping[str, tuple[str, str, str]]:
     """Ids of exits that may have been sent without the journal -> (position id, symbol, reason). Of positions in the book, and
     of those that an unfinished buy may have opened: its fill is not in the journal either while the database is away."""
-    positions = {held.position_id: held.symbol for held in desk.book.holdings.values()}
-    positions |= {order.id: order.intent.symbol for order in desk.unfinished if order.intent.side == "buy"}
+    positions = {held.position_id: held.symbol for held in desk.blotter.book.holdings.values()}
+    positions |= {order.id: order.intent.symbol for order in desk.blotter.unfinished if order.intent.side == "buy"}
     found: dict[str, tuple[str, str, str]] = {}
     for (position_id, symbol), reason in product(positions.items(), EXIT_REASONS):
         sent = exit_attempts(desk, position_id, reason, account=account, symbol=symbol)
@@ -126,7 +126,7 @@ def _adopt(
     if order is None or (order.qty is None) == (order.notional is None):
         raise IntegrityError(f"account {account}: the venue filled order {order_id} of {symbol} and cannot say what it was")
     log.warning("exit_adopted", order=order_id, symbol=symbol, reason=reason)
-    desk.adopt(
+    desk.blotter.adopt(
         Intent(
             client_order_id=order_id,
             account=account,
@@ -151,10 +151,10 @@ def _compare(desk: Desk, broker: Broker, *, account: str, fees_posted_later: boo
         if venue_account.blocked:
             raise IntegrityError(f"account {account} is blocked by the venue: nothing is traded; ask the venue why")
         differences = compare(
-            desk.book,
+            desk.blotter.book,
             positions=positions,
             cash=venue_account.cash_usd,
-            recent=desk.recent_fills if fees_posted_later else (),
+            recent=desk.blotter.recent_fills if fees_posted_later else (),
             now=broker.now(),
         )
         if all(d.explained for d in differences):
@@ -171,6 +171,6 @@ def _compare(desk: Desk, broker: Broker, *, account: str, fees_posted_later: boo
 def exit_attempts(desk: Desk, position_id: str, reason: str, *, account: str, symbol: str) -> int:
     """How many exits of this position were sent for this reason: the number of the next attempt."""
     attempt = 0
-    while exit_id(account, position_id, symbol, reason, attempt) in desk.orders:
+    while exit_id(account, position_id, symbol, reason, attempt) in desk.blotter.orders:
         attempt += 1
     return attempt

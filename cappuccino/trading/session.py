@@ -18,28 +18,25 @@ On a venue that does not wait, a bar that closed while the trader was away gets 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 
 from cappuccino.core.clock import from_epoch, iso, parse_iso
 from cappuccino.core.errors import CappuccinoError, RetryLater
 from cappuccino.core.failpoints import reach
-from cappuccino.core.money import dec
-from cappuccino.risk.positions import NEVER
 from cappuccino.strategies.interface import Strategy
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.telemetry.traces import span
+from cappuccino.trading.blotter import Blotter
 from cappuccino.trading.book import Book
+from cappuccino.trading.decider import Decider
 from cappuccino.trading.desk import Desk
 from cappuccino.trading.drift import DriftMeter
 from cappuccino.trading.fees import FeeSchedule
 from cappuccino.trading.guard import Guard
 from cappuccino.trading.health import Health
 from cappuccino.trading.lease import LeaseKeeper
-from cappuccino.trading.planning import decision_of, plan_orders, scale_of, view_of
-from cappuccino.trading.ports import Broker, DecisionRow, EquityRow, Feed, Fenced, Json, Ledger, Recovery, Stop, Tick
+from cappuccino.trading.ports import Broker, Feed, Fenced, Ledger, Recovery, Stop, Tick
 from cappuccino.trading.rebalance import Rebalance
 from cappuccino.trading.recovery import reconcile
 from cappuccino.trading.situation import SessionConfig, Situation
@@ -77,13 +74,13 @@ class Session:
         self._broker, self._ledger, self._feed, self._lease = broker, ledger, feed, lease
         self._metrics, self._health, self._monotonic = metrics, health, monotonic
         self._window = Window(strategy.contract, broker, series)
-        self._memory: Json = {}
         self._bars_since_agreement = 0
         self._due: Tick | None = None
         self._quoted_at = self._warmed_at = monotonic()
         self._in: Situation
         self._guard: Guard
         self._rebalance: Rebalance
+        self._decider: Decider
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -122,7 +119,7 @@ class Session:
         self._rebalance.complete()
         at.record()
         self._health.started()
-        log.info("trading", cash=str(at.desk.book.cash), positions=len(at.desk.book.holdings), last_bar=at.state.last_bar)
+        log.info("trading", cash=str(at.blotter.book.cash), positions=len(at.blotter.book.holdings), last_bar=at.state.last_bar)
 
     def _warm_up(self) -> None:
         """Take in the history; while the venue does not give it, what is held is guarded, and nothing is decided."""
@@ -159,8 +156,6 @@ class Session:
             state = TraderState.from_json(recovered.state)
         else:
             state = TraderState(opening_cash=self._broker.account().cash_usd)
-        if recovered.decision is not None:
-            self._memory = recovered.decision.memory
         self._assemble(state, recovered)
         self._in.desk.wanted = self._rebalance.wanted if entries else lambda intent: intent.is_exit
         self._in.desk.cancel_entries = lambda: self._config.on_halt != "hold" and self._lease.halted_reason is not None
@@ -171,19 +166,24 @@ class Session:
         contract = self._strategy.contract
         state.bar_seconds = contract.timeframe.seconds
         rules, costs = self._broker.rules(contract.symbols), self._config.costs
-        desk = Desk(
-            broker=self._broker,
-            ledger=self._ledger,
-            feed=self._feed,
-            lease=self._lease,
+        blotter = Blotter(
+            self._ledger,
             fees=FeeSchedule({s: r.min_trade_increment for s, r in rules.items()}),
             metrics=self._metrics,
-            monotonic=self._monotonic,
             ask_for_fees=not self._config.fees_posted_later,
             drift=None if costs is None else DriftMeter(costs, bar_seconds=contract.timeframe.seconds),
         )
         opening = Book(cash=state.opening_cash, smallest={s: r.min_order_size for s, r in rules.items()})
-        desk.restore(book=opening, orders=recovered.orders, fills=recovered.fills)
+        blotter.restore(book=opening, orders=recovered.orders, fills=recovered.fills)
+        desk = Desk(
+            blotter,
+            broker=self._broker,
+            ledger=self._ledger,
+            feed=self._feed,
+            lease=self._lease,
+            metrics=self._metrics,
+            monotonic=self._monotonic,
+        )
         desk.now = self._broker.now()
         self._in = Situation(
             config=self._config,
@@ -201,6 +201,8 @@ class Session:
         )
         self._guard = Guard(self._in, lockstep=self._feed.lockstep)
         self._rebalance = Rebalance(self._in)
+        memory = recovered.decision.memory if recovered.decision is not None else {}
+        self._decider = Decider(self._in, self._strategy, self._window, self._guard, memory=memory)
 
     def _end(self, stop: Stop) -> Stop:
         if stop.failed is not None:
@@ -210,7 +212,7 @@ class Session:
         elif self._config.on_halt != "hold":
             self._in.desk.cancel_open()
         self._in.record()
-        log.info("ended", reason=stop.reason, cash=str(self._in.desk.book.cash))
+        log.info("ended", reason=stop.reason, cash=str(self._in.blotter.book.cash))
         return stop
 
     # --- one event ----------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ class Session:
         desk = self._in.desk
         if desk.gap:
             self._reconcile(self._certain_until)
-        if desk.unwritten and not self._lease.database_away:
+        if desk.blotter.unwritten and not self._lease.database_away:
             self._in.record()
         if self._due is None:
             self._due = next((e for e in desk.deferred if isinstance(e, Tick)), None)
@@ -266,7 +268,8 @@ class Session:
             self._metrics.last_bar.set(closed)
             with span("decision", account=self._config.account, bar=iso(from_epoch(self._window.newest.ts))):
                 if at.state.last_bar < self._window.newest.ts:
-                    self._decide(tick)
+                    self._decider.decide(tick)
+                    self._told(at.state.failure)
                 self._rebalance.complete()
             self._metrics.decided(self._monotonic() - started)
             self._bars_since_agreement += 1
@@ -277,86 +280,14 @@ class Session:
             self._guard.look([s for s in at.state.watches if at.quoted(s, tick.at)])
             self._guard.apply_halt()
         if at.desk.stop_requested() is None:
-            flat = not at.state.watches and not at.desk.unfinished
+            flat = not at.state.watches and not at.blotter.unfinished
             next_close = from_epoch(self._window.floor(tick.at) + at.bar_seconds)
             self._feed.done(tick, until=next_close if flat else None)
             reach("acknowledged")
 
-    def _decide(self, tick: Tick) -> None:
-        """Decide on the newest bar and commit it; nothing is sent yet."""
-        at, bar, interval = self._in, self._window.newest, self._strategy.contract.interval
-        state = at.state
-        closes = {s: dec(float(c)) for s, c in zip(at.symbols, bar.close, strict=True)}
-        equity = at.desk.book.equity(closes)
-        self._guard.check(equity)
-        new, row, memory = replace(state, last_bar=bar.ts), None, self._memory
-        if not state.first_decision or (bar.ts - state.first_decision) // at.bar_seconds % interval == 0:
-            row = self._ask(tick, new, closes)
-            memory = row.memory
-        reach("before_commit")
-        self._ledger.commit(
-            decision=row,
-            equity=EquityRow(
-                bar_at=from_epoch(bar.ts),
-                equity_usd=equity,
-                cash_usd=at.desk.book.cash,
-                positions={
-                    s: {"qty": str(held.qty), "entry": str(held.entry), "close": str(closes[s])}
-                    for s, held in at.desk.book.holdings.items()
-                },
-            ),
-            state=new.to_json(),
-        )
-        reach("committed")
-        at.state, self._memory = new, memory
-        for refusal in row.refusals if row is not None else ():
-            if "times" not in refusal:  # else it was counted when it happened, between two decisions
-                self._metrics.refused(refusal["rule"])
-        self._metrics.equity.set(float(equity))
-        self._health.committed(bar.ts, equity)
-        self._told(at.state.failure)
-
     def _told(self, degraded: str) -> None:
         self._health.degraded = degraded or None
         self._metrics.degraded.set(1 if degraded else 0)
-
-    def _ask(self, tick: Tick, new: TraderState, closes: dict[str, Decimal]) -> DecisionRow:
-        """The strategy's decision on the newest bar, planned and reviewed; `new` becomes the state after it."""
-        at, bar, contract = self._in, self._window.newest, self._strategy.contract
-        if new.first_decision:
-            new.watches = {s: watch.aged() for s, watch in new.watches.items()}
-            new.since_stop = {s: min(n + 1, NEVER) for s, n in new.since_stop.items()}
-        at.await_quotes(tick.at, at.symbols)
-        view = view_of(
-            contract,
-            at=tick.at,
-            features=self._window.features,
-            close=bar.close,
-            tradable=bar.tradable,
-            book=at.desk.book,
-            watches=new.watches,
-            since_stop=new.since_stop,
-            scale=scale_of(self._config.limits, self._config.sizing),
-        )
-        decision, failure = decision_of(self._strategy, view, self._memory)
-        facts = at.facts(closes=closes, equity=at.desk.book.equity(closes))
-        planned = plan_orders(decision.intents, view, facts, symbols=at.symbols, sizing=self._config.sizing)
-        refusals = [*new.refusals, *failure, *planned.refusals]
-        new.failed_decisions = new.failed_decisions + 1 if failure else 0
-        new.failure = failure[0]["numbers"]["error"] if failure else ""
-        new.decided, new.first_decision = bar.ts, new.first_decision or bar.ts
-        new.sells, new.buys, new.closes, new.refusals = planned.sells, planned.buys, closes, []
-        new.equity = facts.equity
-        new.step = "sells" if planned.sells or planned.buys else "done"
-        return DecisionRow(
-            bar_at=from_epoch(bar.ts),
-            bundle_digest=self._config.bundle_digest,
-            intents=[{"symbol": t.symbol, "weight": t.weight} for t in decision.intents],
-            refusals=refusals,
-            memory=decision.memory,
-            trace=decision.trace,
-            data_age_seconds=tick.age_seconds,
-        )
 
     # --- agreement ----------------------------------------------------------------------------------
 
@@ -364,7 +295,7 @@ class Session:
     def _certain_until(self) -> datetime:
         """Fills before it are in the book for certain: of the newest one, or of the last agreement where that is older (a fill
         of an order that we had given up may have come, unheard, before the newest)."""
-        fills, agreed = self._in.desk.recent_fills, self._in.state.reconciled_at
+        fills, agreed = self._in.blotter.recent_fills, self._in.state.reconciled_at
         newest = fills[-1].filled_at if fills else self._in.now
         return min(newest, parse_iso(agreed)) if agreed else newest
 

@@ -15,6 +15,7 @@ from cappuccino.risk.positions import Watch
 from cappuccino.risk.sizing import Sizing
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
+from cappuccino.trading.blotter import Blotter
 from cappuccino.trading.desk import Desk
 from cappuccino.trading.facts import Facts, is_price
 from cappuccino.trading.health import Health
@@ -67,6 +68,10 @@ class Situation:
     unsaved: bool = False
 
     @property
+    def blotter(self) -> Blotter:
+        return self.desk.blotter
+
+    @property
     def now(self) -> datetime:
         """Market time of what is being acted on."""
         assert self.desk.now is not None
@@ -93,7 +98,7 @@ class Situation:
 
     def marked(self) -> Decimal:
         """Equity at the newest quotes, at the decision's closes where there is none."""
-        return self.desk.book.equity({**self.state.closes, **self.prices})
+        return self.blotter.book.equity({**self.state.closes, **self.prices})
 
     def facts(self, *, closes: Mapping[str, Decimal], equity: Decimal) -> Facts:
         """What an order is reviewed on now. `closes` and `equity` are the decision's that it follows from."""
@@ -101,30 +106,30 @@ class Situation:
             mode=self.mode,
             now=self.now,
             day=self.state.day,
-            book=self.desk.book,
+            book=self.blotter.book,
             watches=self.state.watches,
             equity=equity,
             closes=closes,
             quotes=self.desk.quotes,
             rules=self.rules,
             limits=self.config.limits,
-            orders_last_hour=self.desk.orders_since(self.now - _HOUR),
-            orders_last_minute=self.desk.orders_since(self.now - _MINUTE),
+            orders_last_hour=self.blotter.orders_since(self.now - _HOUR),
+            orders_last_minute=self.blotter.orders_since(self.now - _MINUTE),
         )
 
     def sync(self) -> None:
         """Make the watches those of the book, and remember which barrier has just sold. What happens while the account is
         halted does not count for the circuit breaker once it is lifted."""
-        state, book = self.state, self.desk.book
+        state, book = self.state, self.blotter.book
         if self.lease.halted_reason:
             state.cleared_at = max(self.now, *(trade.closed_at for trade in book.trades[-1:]), state.cleared_at or self.now)
             state.failed_decisions = 0
-        for fill in self.desk.unwritten_fills:
-            if self.desk.orders[fill.client_order_id].intent.reason in _BARRIERS:
+        for fill in self.blotter.unwritten_fills:
+            if self.blotter.orders[fill.client_order_id].intent.reason in _BARRIERS:
                 state.since_stop[fill.symbol] = 0
         for symbol, held in book.holdings.items():
             entry, watch = float(held.entry), state.watches.get(symbol)
-            paid = float(self.desk.bought.pop(symbol, held.entry))
+            paid = float(self.blotter.bought.pop(symbol, held.entry))
             if watch is None or watch.position_id != held.position_id:
                 state.watches[symbol] = Watch(
                     symbol=symbol,
@@ -141,7 +146,7 @@ class Situation:
     def record(self) -> None:
         """Write what happened together with the state that follows from it. Raises RetryLater."""
         self.sync()
-        self.desk.flush(self.state.to_json())
+        self.blotter.flush(self.state.to_json())
         self.unsaved = False
 
     def save(self) -> None:

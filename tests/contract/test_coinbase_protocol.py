@@ -23,10 +23,11 @@ from websockets.legacy.client import connect as legacy_connect
 from websockets.sync.client import connect
 
 from cappuccino.adapters.coinbase.broker import CoinbaseBroker
-from cappuccino.adapters.coinbase.rest import Credentials, Endpoints, rest_client
+from cappuccino.adapters.coinbase.rest import Endpoints, rest_client
 from cappuccino.adapters.coinbase.streams import Streams
 from cappuccino.adapters.venue_server.coinbase import keys as server_keys
 from cappuccino.adapters.venue_server.coinbase import streams as server_streams
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.orders import Intent, OrderState
 from cappuccino.trading.ports import Answered, Gap, OrderUpdate, Quote, Refused
 
@@ -219,6 +220,14 @@ def test_the_same_request_again_gives_the_first_order(venue: Venue) -> None:
     assert isinstance(second, Answered)
     assert first.order.venue_order_id == second.order.venue_order_id
     assert venue.ledger()["orders"] == 1
+
+
+def test_an_order_says_when_it_was_made(venue: Venue) -> None:
+    broker = venue.broker()
+    assert isinstance(broker.submit(an_intent()), Answered)
+    found = broker.order_by_client_id("cap-1")
+    assert found is not None
+    assert found.created_at == T0 + timedelta(hours=HISTORY)
 
 
 def test_a_venue_that_refuses_a_duplicate_is_understood_and_the_order_is_found(venue: Venue) -> None:
@@ -422,6 +431,16 @@ def test_a_lost_message_is_a_gap(venue: Venue, kind: str) -> None:
         venue.broker().submit(an_intent())
         (gap,) = inbox.until(Gap)
         assert gap == Gap(stream="orders")
+
+
+def test_quotes_that_are_cut_are_a_gap_and_a_halted_product_has_none(venue: Venue) -> None:
+    with listening(venue) as inbox:
+        inbox.until(Quote, 2)
+        plan(venue, kind="quotes_cut")
+        plan(venue, kind="symbol_halted", symbol=SYMBOLS[0], ticks=5)
+        venue.served.advance(1)
+        assert inbox.until(Gap) == [Gap(stream="quotes")]
+        assert list(venue.broker().latest_quotes(SYMBOLS)) == [SYMBOLS[1]]
 
 
 def test_a_message_that_is_told_twice_is_told_twice_and_is_no_gap(venue: Venue) -> None:

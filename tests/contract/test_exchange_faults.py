@@ -15,10 +15,11 @@ import requests
 from cappuccino.adapters.alpaca import rest
 from cappuccino.adapters.alpaca.broker import AlpacaBroker
 from cappuccino.adapters.alpaca.inbox import Inbox
-from cappuccino.adapters.alpaca.rest import Credentials, Endpoints
+from cappuccino.adapters.alpaca.rest import Endpoints
 from cappuccino.adapters.alpaca.streams import Streams
 from cappuccino.core.errors import RetryLater
 from cappuccino.exchange.faults import REQUESTS
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.orders import Intent
 from cappuccino.trading.ports import Answered, Gap, OrderUpdate, Refused, Unclear
 
@@ -28,6 +29,7 @@ from .test_alpaca_protocol import PATIENCE, SYMBOLS, T0, Served, served
 
 BTC = SYMBOLS[0]
 D = Decimal
+LATER = ("slow", "delayed", "request_late")
 
 
 @pytest.fixture
@@ -65,6 +67,7 @@ def an_intent(name: str = "cap-1", **fields: Any) -> Intent:
     [
         ("request_lost", Unclear, False),
         ("answer_lost", Unclear, True),
+        ("request_late", Unclear, True),
         ("rate_limited", Refused, False),
         ("error_before", Unclear, False),
         ("error_after", Unclear, True),
@@ -79,11 +82,11 @@ def test_what_is_known_of_an_order_is_what_the_fault_leaves_to_know(
     venue: Served, broker: AlpacaBroker, monkeypatch: pytest.MonkeyPatch, kind: str, answer: type, carried_out: bool
 ) -> None:
     monkeypatch.setattr(rest, "READ_SECONDS", 0.2)
-    plan(venue, {"kind": kind, "account": "a", **({"seconds": 0.5} if kind in ("slow", "delayed") else {})})
+    plan(venue, {"kind": kind, "account": "a", **({"seconds": 0.5} if kind in LATER else {})})
     outcome = broker.submit(an_intent())
     assert isinstance(outcome, answer)
     monkeypatch.setattr(rest, "READ_SECONDS", PATIENCE)
-    if kind == "delayed":
+    if kind in ("delayed", "request_late"):
         assert broker.order_by_client_id("cap-1") is None  # it is still under way
         until(lambda: broker.order_by_client_id("cap-1"))
     assert (broker.order_by_client_id("cap-1") is not None) == carried_out
@@ -94,6 +97,18 @@ def test_what_is_known_of_an_order_is_what_the_fault_leaves_to_know(
         assert again.code == "duplicate"
     else:
         assert isinstance(again, Answered)
+    assert venue.ledger()["orders"] == 1
+
+
+def test_an_order_that_is_sent_again_before_the_first_request_arrives_is_taken_once(
+    venue: Served, broker: AlpacaBroker
+) -> None:
+    plan(venue, {"kind": "request_late", "account": "a", "seconds": 0.5})
+    assert isinstance(broker.submit(an_intent()), Unclear)
+    assert broker.order_by_client_id("cap-1") is None
+    assert isinstance(broker.submit(an_intent()), Answered)
+    url = f"{venue.url}/control/v1/faults"
+    until(lambda: requests.get(url, timeout=PATIENCE).json()["absorbed"] == {"cap-1": 1})
     assert venue.ledger()["orders"] == 1
 
 
@@ -151,11 +166,14 @@ def test_the_venues_clock_is_off_once(venue: Served, broker: AlpacaBroker) -> No
 
 def test_a_halted_symbol_has_no_quotes_and_no_fills_until_it_is_traded_again(venue: Served, broker: AlpacaBroker) -> None:
     plan(venue, {"kind": "symbol_halted", "symbol": BTC, "ticks": 2})
+    before = broker.now()
     venue.advance(1)
+    assert broker.latest_quotes([BTC])[BTC].at == before < broker.now()  # the last one, with its own time
     outcome = broker.submit(an_intent())
     assert isinstance(outcome, Answered)
     assert (outcome.order.status, outcome.order.filled_qty) == ("canceled", 0)
     venue.advance(3)
+    assert broker.latest_quotes([BTC])[BTC].at == broker.now()
     traded = broker.submit(an_intent("cap-2"))
     assert isinstance(traded, Answered)
     assert traded.order.status == "filled"
@@ -243,6 +261,16 @@ def test_a_stream_that_is_cut_loses_the_fill_and_says_gap_when_it_is_back(
     assert "fill" not in seen
     broker.submit(an_intent("two"))
     assert heard(inbox, 2) == ["two new", "two fill"]
+
+
+def test_a_stream_of_quotes_that_is_cut_says_gap_and_the_quotes_are_asked_for(
+    venue: Served, broker: AlpacaBroker, inbox: Inbox
+) -> None:
+    plan(venue, {"kind": "quotes_cut"})
+    venue.advance(1)
+    now = broker.now()
+    until(lambda: isinstance(inbox.get(PATIENCE), Gap))
+    assert broker.latest_quotes([BTC])[BTC].at == now
 
 
 # --- and the trader -------------------------------------------------------------------------------

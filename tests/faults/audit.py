@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
+from cappuccino.exchange.venue import TRADE_INCREMENT
+
 Row = Mapping[str, Any]
 TERMINAL = {"FILLED", "CANCELED", "EXPIRED", "REJECTED", "DENIED"}
 REFUSING = {"rate_limited", "rejected_size"}
 CUTTING = {"partial_fill", "symbol_halted"}
-CONFUSING = {"request_lost", "answer_lost", "error_before", "error_after", "html_before", "html_after", "slow", "delayed"}
+CONFUSING = {
+    *("interrupted", "timed_out"),
+    *("request_lost", "answer_lost", "request_late", "slow", "delayed"),
+    *("error_before", "error_after", "html_before", "html_after"),
+}
 _ORDERS = """
     select i.client_order_id, i.decision, i.symbol, i.side, i.reason, i.qty, i.notional, max(e.event_at) as ended_at,
+           i.recorded_at as journalled_at, min(e.recorded_at) filter (where e.state = any(%s)) as over_at,
            coalesce(array_agg(e.state::text order by e.id) filter (where e.id is not null), '{}') as states,
            coalesce(array_agg(e.reason order by e.id) filter (where e.id is not null), '{}') as reasons
       from intent i left join order_event e using (client_order_id)
@@ -27,8 +36,16 @@ _ORDERS = """
 """
 _FILLS = "select execution_id, client_order_id, symbol, side, fee_asset, qty, price, fee from fill where account = %s"
 _TEXTS, _NUMBERS = ("execution_id", "client_order_id", "symbol", "side", "fee_asset"), ("qty", "price", "fee")
-_WHOLE = Decimal("0.999999")  # of a notional: what is left buys no further increment
 _LONGEST_TICK_US = 1_200_000_000  # a bar of an hour has three ticks or more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interruption:
+    """A process of `accounts` went (then it is one moment), or the exchange was away; wall time."""
+
+    accounts: Collection[str]
+    began_at: datetime
+    ended_at: datetime
 
 
 @dataclass(kw_only=True)
@@ -40,16 +57,23 @@ class Findings:
 
 
 def audit(
-    account: str, *, database_url: str, ledger: Row, incidents: Sequence[Row], journal: Path, restarts: int, findings: Findings
+    account: str,
+    *,
+    database_url: str,
+    ledger: Row,
+    incidents: Sequence[Row],
+    journal: Path,
+    interruptions: Sequence[Interruption],
+    findings: Findings,
 ) -> None:
     """Add what one account shows.
 
     Args:
         ledger: the referee's, of the account. incidents: all faults that happened. journal: the exchange's.
-        restarts: of any process; without one, fewer things are explained.
+        interruptions: of the account's processes and of the exchange.
     """
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
-        orders = connection.execute(_ORDERS, [account]).fetchall()
+        orders = connection.execute(_ORDERS, [list(TERMINAL), account]).fetchall()
         fills = connection.execute(_FILLS, [account]).fetchall()
         state = connection.execute("select state from trader_state where account = %s", [account]).fetchone()
         halted = connection.execute("select halted_reason from account where name = %s", [account]).fetchone()
@@ -66,12 +90,15 @@ def audit(
     for order in orders:
         order_id = order["client_order_id"]
         kinds = befallen.get(order_id, set()) | ({"symbol_halted"} if _halted(order, halts) else set())
+        kinds |= {"timed_out"} if _timed_out(order) else set()
+        kinds |= {"interrupted"} if _in_flight(order, interruptions) else set()
         filled = [fill for fill in ledger["fills"] if fill["client_order_id"] == order_id]
-        what = _unexplained(order, kinds, filled, taken=order_id in accepted, restarts=restarts)
+        what = _unexplained(order, kinds, filled, taken=order_id in accepted)
         if what:
             broken.append(f"order {order_id} ({' > '.join(order['states'])}): {what}")
     findings.broken += [f"{account}: {line}" for line in broken]
     findings.counts += _counts(orders, fills)
+    findings.counts["in flight at an interruption"] += sum(_in_flight(order, interruptions) for order in orders)
 
 
 def _books(fills: Sequence[Row], ledger: Row, opening: Decimal) -> list[str]:
@@ -115,6 +142,19 @@ def _once(orders: Sequence[Row], ledger: Row, accepted: Counter[str]) -> list[st
     return found + [f"{n} orders for one decision: {key}" for key, n in meant.items() if n > 1]
 
 
+def _in_flight(order: Row, interruptions: Sequence[Interruption]) -> bool:
+    """Whether it was in the journal, and its end not in the record, at any moment of an interruption."""
+    return any(
+        order["journalled_at"] <= each.ended_at and (order["over_at"] is None or order["over_at"] >= each.began_at)
+        for each in interruptions
+    )
+
+
+def _timed_out(order: Row) -> bool:
+    """Our client did not wait longer: the machine was busy, and the counts say how often."""
+    return any("Timeout" in reason for reason in order["reasons"])
+
+
 def _halted(order: Row, halts: Sequence[Row]) -> bool:
     """Whether the order's symbol was not traded when the order ended."""
     if order["ended_at"] is None:
@@ -126,17 +166,17 @@ def _halted(order: Row, halts: Sequence[Row]) -> bool:
     )
 
 
-def _unexplained(order: Row, befallen: set[str], filled: Sequence[Row], *, taken: bool, restarts: int) -> str:
+def _unexplained(order: Row, befallen: set[str], filled: Sequence[Row], *, taken: bool) -> str:
     """Why nothing explains what became of the order; empty when something does."""
     states, reasons = order["states"], order["reasons"]
     if not states or states[-1] not in TERMINAL:
         return "it has no outcome"
-    outcome, confused = states[-1], bool(befallen & CONFUSING or restarts)
+    outcome, confused = states[-1], bool(befallen & CONFUSING)
     if order["qty"] is not None:
         whole = sum((Decimal(fill["qty"]) for fill in filled), Decimal(0)) == order["qty"]
     else:
-        value = sum((Decimal(fill["qty"]) * Decimal(fill["price"]) for fill in filled), Decimal(0))
-        whole = value >= order["notional"] * _WHOLE
+        left = order["notional"] - sum((_cost(fill) for fill in filled), Decimal(0))
+        whole = any(left < _cost(fill) / Decimal(fill["qty"]) * TRADE_INCREMENT for fill in filled)  # it buys no increment more
     if outcome in ("REJECTED", "DENIED") and taken:
         return "it was refused, and the venue took it"
     if "UNKNOWN" in states and not confused:
@@ -145,7 +185,7 @@ def _unexplained(order: Row, befallen: set[str], filled: Sequence[Row], *, taken
         return f"the venue filled {[fill['qty'] for fill in filled]}"
     if outcome == "REJECTED" and not befallen & REFUSING:
         return f"it was rejected ({reasons[-1]}), and no fault refused it"
-    if outcome == "DENIED" and not restarts:
+    if outcome == "DENIED" and not confused:
         return f"it was not sent ({reasons[-1]})"
     if outcome in ("CANCELED", "EXPIRED"):
         if taken and not whole and not befallen & CUTTING:
@@ -155,11 +195,18 @@ def _unexplained(order: Row, befallen: set[str], filled: Sequence[Row], *, taken
     return ""
 
 
+def _cost(fill: Row) -> Decimal:
+    """Of a buy by notional, in quote currency. A venue that takes its fee in that includes it."""
+    in_units = fill["fee_asset"] == fill["symbol"].partition("/")[0]
+    return Decimal(fill["qty"]) * Decimal(fill["price"]) + (0 if in_units else Decimal(fill["fee"]))
+
+
 def _counts(orders: Sequence[Row], fills: Sequence[Row]) -> Counter[str]:
     counts = Counter[str]({"orders": len(orders), "fills": len(fills)})
     for order in orders:
         counts[f"ended {order['states'][-1] if order['states'] else 'NOWHERE'}"] += 1
         counts["UNKNOWN resolved"] += "UNKNOWN" in order["states"] and order["states"][-1] in TERMINAL
-        counts["sent again and absorbed by the venue"] += any("must be unique" in reason for reason in order["reasons"])
+        counts["timed out"] += _timed_out(order)
+        counts["sent again"] += ("UNKNOWN", "SUBMITTED") in pairwise(order["states"])
         counts["protective exits"] += order["reason"] != "target"
     return counts

@@ -19,6 +19,7 @@ FIRST_MB, FURTHER_MB = 250.0, 5.0
 MINUTE = 60
 AWAY_BARS = 60  # an hour of minutes
 WARM_BARS = 3  # of a process, that do not count
+ENOUGH, FEWEST_BARS = 5000, 10  # first orders that make a percentile, and bars that they are at least of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +32,23 @@ class Sizes:
 def latency(folder: Path, report: Report, sizes: Sizes) -> None:
     first_mb = 0.0
     for count in sizes.portfolios:
-        with stage(folder / f"latency-{count}", bars=sizes.bars) as stood:
+        bars = min(sizes.bars, WARM_BARS + max(FEWEST_BARS, ENOUGH // count))
+        with stage(folder / f"latency-{count}", bars=bars) as stood:
             asked = time.monotonic()
             process = stood.start([f"p{n:03d}" for n in range(count)])
             stood.joined(count)
             started = time.monotonic() - asked
             stood.go()
-            until(lambda: stood.state()["bar"] >= sizes.bars - 1, [process])
+            until(lambda: stood.closed_bars() > WARM_BARS, [process], pause=0.01)
+            since, used = time.monotonic(), stood.cpu_seconds()
+            until(lambda last=bars - 1: stood.closed_bars() >= last, [process], pause=0.01)
+            cpu = {name: seconds - used[name] for name, seconds in stood.cpu_seconds().items()}
             memory = memory_mb(process)
             stamps = Stamps.read(stood.stamps)
         _latency_of(report, count, first_orders(stamps))
         report.add(f"{count} portfolios: from the start of the process until all trade", f"{started:.1f} s")
+        seen = sum(at > since for at in stamps.bars.values())
+        _cpu_of(report, count, cpu, bars=seen, orders=sum(at > since for at, _, _ in stamps.orders))
         if count == 1:
             first_mb = memory
             report.add("memory of the first portfolio", f"{memory:.0f} MB", wanted=f"< {FIRST_MB:g} MB", met=memory < FIRST_MB)
@@ -71,6 +78,14 @@ def _latency_of(report: Report, count: int, seconds: Sequence[float]) -> None:
     report.add(
         f"{count} portfolios: bar closed → order accepted", measured, wanted=f"p99 < {1e3 * wanted:g} ms", met=p99 < wanted
     )
+
+
+def _cpu_of(report: Report, count: int, seconds: dict[str, float], *, bars: int, orders: int) -> None:
+    """What two cores have to share: where the sum of them is short of the cores, the traders' is what bounds one process."""
+    each = {name: 1e3 * used / count / bars for name, used in seconds.items()}
+    report.figures[f"CPU of {count}"] = {**each, "orders": orders / count / bars}
+    told = ", ".join(f"{name} {ms:.1f} ms" for name, ms in each.items())
+    report.add(f"{count} portfolios: CPU of one on a bar with {orders / count / bars:.1f} orders", told)
 
 
 def catch_up(folder: Path, report: Report, sizes: Sizes) -> None:

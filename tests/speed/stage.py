@@ -83,6 +83,19 @@ class Stage:
         self.traders.append(subprocess.Popen(command, env=environment, stderr=log, text=True))
         return self.traders[-1]
 
+    def closed_bars(self) -> int:
+        """Read where it costs the exchange nothing."""
+        return self.stamps.read_bytes().count(b" bar ")
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Used until now, by whom."""
+        postmaster = int((self.folder / "pg" / "data" / "postmaster.pid").read_text().split()[0])
+        return {
+            "the traders": sum(map(_cpu_seconds, (process.pid for process in self.traders))),
+            "the exchange": _cpu_seconds(self.exchange.pid),
+            "PostgreSQL": _cpu_seconds(postmaster),
+        }
+
     def joined(self, count: int) -> None:
         until(lambda: sum(s["connected"] for s in self.state()["sessions"]) >= count, self.traders)
 
@@ -131,6 +144,13 @@ def memory_mb(process: subprocess.Popen[str]) -> float:
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
     assert found
     return int(found[1]) / 1e3
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of a process, its children that live and those that have ended."""
+    ticks = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(map(_cpu_seconds, map(int, children.split())))
 
 
 def until(true: Callable[[], Any], processes: Sequence[subprocess.Popen[str]] = (), *, pause: float = 0.1) -> Any:

@@ -20,7 +20,6 @@ from alpaca.trading.requests import GetOrdersRequest, LimitOrderRequest, MarketO
 from cappuccino.adapters.alpaca import wire
 from cappuccino.adapters.alpaca.rest import (
     Connections,
-    Credentials,
     Endpoints,
     data_client,
     failure_of,
@@ -32,6 +31,7 @@ from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import Bars
 from cappuccino.market.panel import Candle, panel
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.failures import read_error
 from cappuccino.trading.orders import Intent
 from cappuccino.trading.ports import Answered, Quote, Refused, Unclear, VenueAccount, VenueFill, VenueOrder

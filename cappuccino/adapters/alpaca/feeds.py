@@ -22,12 +22,13 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from cappuccino.adapters.alpaca.inbox import Inbox
-from cappuccino.adapters.alpaca.rest import CONNECT_SECONDS, READ_SECONDS, Credentials
+from cappuccino.adapters.alpaca.rest import CONNECT_SECONDS, READ_SECONDS
 from cappuccino.core.clock import Clock, from_epoch, to_epoch
 from cappuccino.core.errors import Conflict, InvalidInput, RetryLater
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import Face
 from cappuccino.telemetry.logs import get_logger
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.ports import Event, Stop, Tick
 
 GRACE_SECONDS = 5.0

@@ -17,8 +17,9 @@ from alpaca.trading.stream import TradingStream
 
 from cappuccino.adapters.alpaca import wire
 from cappuccino.adapters.alpaca.inbox import Inbox
-from cappuccino.adapters.alpaca.rest import Credentials, Endpoints
+from cappuccino.adapters.alpaca.rest import Endpoints
 from cappuccino.core.errors import CappuccinoError, InvariantViolation, RetryLater
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.ports import Gap, Stop
 
 READY_SECONDS = 15.0

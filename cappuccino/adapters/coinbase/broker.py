@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import requests
 
 from cappuccino.adapters.coinbase import wire
-from cappuccino.adapters.coinbase.rest import API, Credentials, Endpoints, failure_of, rest_client
+from cappuccino.adapters.coinbase.rest import API, Endpoints, failure_of, rest_client
 from cappuccino.core.clock import parse_iso
 from cappuccino.core.errors import InvalidInput, NotFound, RetryLater
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import Bars
 from cappuccino.market.panel import Candle, panel
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.failures import read_error
 from cappuccino.trading.orders import Intent
 from cappuccino.trading.ports import Answered, Quote, Refused, Unclear, VenueAccount, VenueFill, VenueOrder

@@ -15,21 +15,11 @@ from coinbase.rest import RESTClient
 from coinbase.rest.rest_base import logger as sdk_logger
 from requests.adapters import HTTPAdapter
 
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.failures import DEFINITE, Failure, one_line
 
 CONNECT_SECONDS, READ_SECONDS = 3.05, 10.0
 API = "/api/v3/brokerage"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """A CDP key: its name, and its secret as PEM (ES256) or base64 (Ed25519)."""
-
-    key_id: str
-    secret_key: str
-
-    def __repr__(self) -> str:
-        return f"Credentials(key_id={self.key_id[:8]}…)"
 
 
 @dataclass(frozen=True, kw_only=True)

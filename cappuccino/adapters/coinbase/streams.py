@@ -18,10 +18,11 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from cappuccino.adapters.coinbase import wire
-from cappuccino.adapters.coinbase.rest import CONNECT_SECONDS, Credentials, Endpoints
+from cappuccino.adapters.coinbase.rest import CONNECT_SECONDS, Endpoints
 from cappuccino.core.clock import parse_iso
 from cappuccino.core.errors import CappuccinoError, InvariantViolation, RetryLater
 from cappuccino.telemetry.logs import get_logger
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.ports import Event, Gap, Stop
 
 READY_SECONDS = 15.0

@@ -65,6 +65,7 @@ def order(raw: Raw) -> VenueOrder:
         at=parse_iso(raw.get("last_fill_time") or raw["created_time"]),
         qty=dec(qty) if qty else None,
         notional=dec(notional) if notional else None,
+        created_at=parse_iso(raw["created_time"]),
     )
 
 

@@ -57,8 +57,12 @@ def build_app(
     desk.listen(second.tell)
 
     def publish() -> None:
-        data.publish()
-        second.publish()
+        if desk.strike("quotes", "") is not None:
+            data.cut()
+            second.cut_quotes()
+        else:
+            data.publish()
+            second.publish()
 
     metronome = Metronome(desk, publish=publish, speed=speed, free=free, start_with=start_with)
     trading = TradingRest(desk, keys, RateLimit(requests_per_minute))

@@ -133,9 +133,10 @@ class Control:
         return web.Response(status=204)
 
     async def _faults(self, _: web.Request) -> web.Response:
-        """What is still to go wrong, and everything that went wrong, oldest first."""
+        """What is still to go wrong, everything that went wrong, oldest first, and which orders were sent again in vain."""
         incidents = [incident_json(incident) for incident in self._exchange.incidents]
-        return wire.answer({"plan": plan_json(self._desk.plan), "incidents": incidents})
+        absorbed = dict(self._desk.absorbed)
+        return wire.answer({"plan": plan_json(self._desk.plan), "incidents": incidents, "absorbed": absorbed})
 
     async def _plan_faults(self, request: web.Request) -> web.Response:
         """Rules are added to the script; a seed and rates replace those before."""

@@ -158,7 +158,7 @@ class DataRest:
 
     def _live_tick(self, symbol: str) -> tuple[Tick, int] | None:
         """The last tick on which the symbol was not halted, and its column; None before its first bar."""
-        tape, tick = self._exchange.tape, self._exchange.tick
+        tape, tick = self._exchange.tape, self._exchange.quoted(symbol)
         column = tape.symbols.index(symbol)
         if not tick.halted[column]:
             return tick, column

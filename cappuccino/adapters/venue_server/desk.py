@@ -8,7 +8,8 @@ whoever serves ends the process. A fault is in the journal before it has any eff
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -23,12 +24,15 @@ Listener = Callable[[Event], None]
 
 
 class Desk:
-    """`exchange` is read freely and changed only by `execute`, `advance` and `strike`."""
+    """`exchange` is read freely and changed only by `execute`, `advance` and `strike`. `absorbed`: how often an order was sent
+    again under the same client order id since this process began, by that id."""
 
     def __init__(self, exchange: SimulatedExchange, journal: Journal, *, plan: Plan = Plan()) -> None:  # noqa: B008 frozen
         self.exchange = exchange
         self._journal = journal
         self._listeners: list[Listener] = []
+        self.absorbed = Counter[str]()
+        self._later: set[asyncio.Task[None]] = set()
         self.broken = asyncio.Event()
         self.error: BaseException | None = None
         number = 1
@@ -54,7 +58,12 @@ class Desk:
         self._alive()
         if isinstance(command, Submit):
             command = self._distort(command)
-        outcome = self.exchange.apply(command)
+        try:
+            outcome = self.exchange.apply(command)
+        except Refused as refused:
+            if isinstance(command, Submit) and refused.reason == "duplicate_client_order_id":
+                self.absorbed[command.request.client_order_id] += 1
+            raise
         await self._keep(command, durable=True)
         self._tell(outcome)
         return outcome
@@ -84,6 +93,12 @@ class Desk:
     @property
     def undisturbed(self) -> bool:
         return not self._faults.plan
+
+    def later(self, request: Coroutine[None, None, None]) -> None:
+        """Carry out a request whose sender has gone."""
+        task = asyncio.create_task(request)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     def strike(self, operation: Operation, account: str, *, subject: str = "") -> Fault | None:
         """The fault that befalls this opportunity; what it does to the book is done. One that cannot be is none."""

@@ -60,6 +60,10 @@ async def _serve(
         case "answer_lost":
             await handler(request)
             return _cut(request)
+        case "request_late":
+            assert fault is not None
+            desk.later(_after(fault.seconds, handler, request))
+            return _cut(request)
         case "rate_limited":
             reset = desk.exchange.tick.at_us / MICROSECONDS + RESET_SECONDS
             limits = {"X-RateLimit-Limit": "200", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{reset:.0f}"}
@@ -85,6 +89,11 @@ async def _serve(
     if fault.kind == "slow":
         await asyncio.sleep(fault.seconds)
     return response
+
+
+async def _after(seconds: float, handler: Handler, request: web.Request) -> None:
+    await asyncio.sleep(seconds)
+    await handler(request)
 
 
 def _cut(request: web.Request) -> web.Response:

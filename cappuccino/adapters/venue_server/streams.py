@@ -115,6 +115,11 @@ class DataStream:
     def routes(self) -> list[web.RouteDef]:
         return [web.get(PREFIX, self._serve)]
 
+    def cut(self) -> None:
+        """Disconnect everybody."""
+        for reader in self._readers:
+            reader.outbox.cut()
+
     def publish(self) -> None:
         """Tell the present tick: quotes and trades of what is not halted, and the bar that it completes."""
         readers = [reader for reader in self._readers if any(reader.wants(channel) for channel in CHANNELS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,13 +115,21 @@ def running(name: str, **given: Any) -> WorkloadStatus:
     return WorkloadStatus(**(values | given))
 
 
-def deployment(*, annotations: dict[str, str] | None = None, status: dict[str, Any] | None = None, **spec: Any) -> Deployment:
+def deployment(
+    *,
+    annotations: dict[str, str] | None = None,
+    finalizers: Sequence[str] = (),
+    deleted: bool = False,
+    status: dict[str, Any] | None = None,
+    **spec: Any,
+) -> Deployment:
     document = {
         "studyRef": {"name": "search"},
         "top": 2,
         "traderTemplate": {"venue": {"kind": "simulated"}, "mode": "paper"},
     } | spec
-    meta = metadata("desk", annotations=annotations or {})
+    meta = metadata("desk", annotations=annotations or {}, finalizers=list(finalizers))
+    meta |= {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
     body = {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Deployment", "metadata": meta, "spec": document}
     return Deployment.parse(body | ({"status": status} if status else {}))
 

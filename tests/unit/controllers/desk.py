@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cappuccino.controllers.decision import CreateObject, Decision, DeleteObject, Event, Key, PatchMetadata, WriteRecord
+from cappuccino.controllers.decision import CreateObject, Decision, DeleteObject, Key, WriteRecord
 from cappuccino.controllers.deployment import Observed, decide
 from cappuccino.controllers.requests import APPROVE, setting
 from cappuccino.controllers.rows import Evidence, Promotion
 
 from .builders import NOW, deployment, evidence, result, row, study, trader
+from .passes import Passes
 
 KEY = Key("Deployment", "default", "desk")
 GOOD, OTHER, OBSERVER, BROKEN = "1" * 64, "2" * 64, "3" * 64, "4" * 64
@@ -42,22 +43,26 @@ def judged() -> list[Evidence]:
 
 
 @dataclass
-class Desk:
-    """A Deployment with its Traders and its record; a pass may be cut off after some of its writes."""
+class Desk(Passes):
+    """A Deployment with its Traders and its record."""
 
-    annotations: dict[str, str] = field(default_factory=dict)
+    deleted: bool = False
     spec: dict[str, Any] = field(default_factory=lambda: {"top": 4})
     evidence: list[Evidence] = field(default_factory=judged)
     traders: dict[str, dict[str, Any]] = field(default_factory=dict)
     leaving: set[str] = field(default_factory=set)  # Traders that are deleted and sell out
     promotions: list[Promotion] = field(default_factory=list)
     audit: list[dict[str, Any]] = field(default_factory=list)
-    status: dict[str, Any] | None = None
-    events: list[Event] = field(default_factory=list)
     moment: int = 0
 
     def look(self) -> Decision:
-        of = deployment(annotations=dict(self.annotations), status=self.status, **self.spec)
+        of = deployment(
+            annotations=dict(self.annotations),
+            finalizers=self.finalizers,
+            deleted=self.deleted,
+            status=self.status,
+            **self.spec,
+        )
         digests = {e.bundle_digest: e.detail["number"] for e in self.evidence if e.gate == "verdict"}
         trials = [
             row(n, state="Complete", objective=9.0 - n, bundle_digest=digest, result=result())
@@ -77,25 +82,12 @@ class Desk:
         )
         return decide(seen, now=NOW)
 
-    def reconcile(self, *, cut_after: int | None = None) -> Decision:
-        decision = self.look()
-        for action in decision.actions[:cut_after]:
-            self.apply(action)
-        if cut_after is None:
-            self.status = decision.status
-            self.events += decision.events
-        return decision
-
     def apply(self, action: Any) -> None:
+        super().apply(action)
         if isinstance(action, CreateObject):
             self.traders.setdefault(action.document["metadata"]["name"], action.document["spec"])
         elif isinstance(action, DeleteObject):
             self.leaving.add(action.key.name)
-        elif isinstance(action, PatchMetadata):
-            for name, value in (action.annotations or {}).items():
-                self.annotations.pop(name, None)
-                if value is not None:
-                    self.annotations[name] = value
         elif isinstance(action, WriteRecord):
             assert action.operation == "record_promotion"
             self.record(action.arguments["promotion"], action.arguments["about"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cappuccino.controllers.decision import CreateObject, WriteRecord
 from cappuccino.controllers.live import terms
+from cappuccino.controllers.promotion import FINALIZER
 from cappuccino.controllers.trader import farewell
 
 from .builders import evidence, trader
@@ -299,3 +300,39 @@ def test_real_money_is_traded_by_one_trader_at_a_time_as_a_person_approved_it(ev
         assert len(permits(road)) <= 1
     road.settle()
     assert road.look().actions == ()
+
+
+def test_deleting_the_deployment_revokes_the_approval_and_only_then_lets_it_go() -> None:
+    road = approved(dryRun=False)
+    assert road.actions[-1] == "started 1"
+    road.deleted = True
+    road.reconcile(cut_after=1)  # it dies in between
+    assert road.finalizers == (FINALIZER,)
+    road.reconcile()
+    assert road.finalizers == ()
+    assert road.actions[-2:] == ["started 1", "revoked"]
+    assert road.recorded[-1] == (GOOD[:1], "revoked", "operator")
+    assert road.audit[-1]["body"]["reason"] == "Deployment desk was deleted"
+    assert road.look().actions == ()
+
+
+def test_a_deployment_without_an_approval_goes_at_once() -> None:
+    road = Road(deleted=True)
+    assert road.look().actions == ()
+    ended = approved()
+    ended.live(capitalUsd=30_000)  # no longer what was approved
+    ended.settle()
+    ended.deleted = True
+    ended.reconcile()
+    assert ended.finalizers == ()
+    assert ended.actions.count("revoked") == 1
+
+
+@pytest.mark.parametrize("cut", range(5))
+def test_no_approval_is_recorded_of_a_deployment_that_could_go_without_a_word(cut: int) -> None:
+    road = Road()
+    road.reconcile()
+    road.approve(WHO)
+    assert any(isinstance(action, WriteRecord) for action in road.look().actions[:5])
+    road.reconcile(cut_after=cut)
+    assert not road.promotions or road.finalizers == (FINALIZER,)

@@ -9,49 +9,34 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from cappuccino.controllers.decision import Decision, Event, Key, PatchMetadata, StartWorkload, StopWorkload, WriteRecord
+from cappuccino.controllers.decision import Decision, Key, PatchMetadata, StartWorkload, StopWorkload, WriteRecord
 from cappuccino.controllers.latch import NO_REASON
 from cappuccino.controllers.requests import HALT, RESUME, TEXT_MAX, key, read, setting
 from cappuccino.controllers.trader import Observed, decide
 
 from .builders import NOW, account, running, trader
+from .passes import Passes
 
 KEY = Key("Trader", "default", "desk-00001")
 NAME = "desk-00001"
 
 
 @dataclass
-class Desk:
-    """A Trader with its account, as a cluster and a record keep them; a pass may be cut off after some of its writes."""
+class Desk(Passes):
+    """A Trader with its account, as a cluster and a record keep them."""
 
-    annotations: dict[str, str] = field(default_factory=dict)
-    status: dict[str, Any] | None = None
     opened: bool = True
     halted: str | None = None
     writes: list[tuple[str, str, str]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
 
     def look(self) -> Decision:
         row = account(halted_reason=self.halted) if self.opened else None
         seen = trader(annotations=dict(self.annotations), status=self.status)
         return decide(Observed(trader=seen, key=KEY, account=row, workload=running(KEY.workload())), now=NOW)
 
-    def reconcile(self, *, cut_after: int | None = None) -> Decision:
-        decision = self.look()
-        for action in decision.actions[:cut_after]:
-            self.apply(action)
-        if cut_after is None:
-            self.status = decision.status
-            self.events += decision.events
-        return decision
-
     def apply(self, action: Any) -> None:
-        if isinstance(action, PatchMetadata):
-            for name, value in (action.annotations or {}).items():
-                self.annotations.pop(name, None)
-                if value is not None:
-                    self.annotations[name] = value
-        elif isinstance(action, WriteRecord):
+        super().apply(action)
+        if isinstance(action, WriteRecord):
             self.write(action.operation, **action.arguments)
 
     def write(self, operation: str, *, name: str, reason: str, actor: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from cappuccino.api.trader import RiskLimits
-from cappuccino.entrypoints.trade import limits_of
+from cappuccino.entrypoints.limits import limits_of
 from cappuccino.risk.barriers import Barriers
 from cappuccino.risk.limits import Limits
 from cappuccino.risk.sizing import Sizing

@@ -13,7 +13,8 @@ from cappuccino.bundle.store import load
 from cappuccino.core.clock import to_epoch
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.entrypoints.fitting import Fitter, Group, Member
-from cappuccino.entrypoints.recipe import barriers_of, prepare, recipe
+from cappuccino.entrypoints.limits import barriers_of
+from cappuccino.entrypoints.recipe import prepare, recipe
 from cappuccino.entrypoints.trial import Trial
 from cappuccino.market.bars import Bars
 from cappuccino.market.generator import GeneratorBars, GeneratorConfig

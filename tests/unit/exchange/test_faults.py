@@ -52,7 +52,7 @@ def test_an_exchange_that_is_started_again_goes_on_and_does_not_repeat_itself() 
 
 def test_faults_come_as_often_as_the_rates_say_and_only_where_the_kind_belongs() -> None:
     plan = Plan(seed=1, rates=dict.fromkeys(KINDS, 0.02))
-    for operation in ("submit", "order", "event", "tick", "book", "clock"):
+    for operation in ("submit", "order", "event", "tick", "quotes", "book", "clock"):
         told = [draw(plan, operation, "a", n, symbols=("A",)) for n in range(20_000)]  # type: ignore[arg-type]
         kinds = [fault.kind for fault in told if fault is not None]
         belong = {kind for kind, operations in KINDS.items() if operation in operations}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -115,3 +116,9 @@ def test_no_runtime_is_loaded_before_the_first_decision() -> None:
         "sys.exit('onnxruntime' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_graph_that_does_not_fit_its_contract_is_the_bundles_fault() -> None:
+    three = replace(CONTRACT, symbols=(*SYMBOLS, "C/USD"))
+    with pytest.raises(IntegrityError, match=r"shape \(1, 2\), its contract says \(1, 3\)"):
+        Policy(contract=three, sizing=Sizing(), model=graph("newest")).decide(view([0.0, 0.0]), {})

@@ -20,7 +20,9 @@ from cappuccino.core.money import floor_to
 from cappuccino.exchange.commands import Advance
 from cappuccino.exchange.faults import Fault, Incident
 from cappuccino.telemetry.metrics import TraderMetrics
+from cappuccino.trading import blotter as blotter_module
 from cappuccino.trading import desk as desk_module
+from cappuccino.trading.blotter import Blotter
 from cappuccino.trading.book import Book
 from cappuccino.trading.desk import Desk
 from cappuccino.trading.fees import FeeSchedule
@@ -99,8 +101,9 @@ class DeskUnderFaults(RuleBasedStateMachine):
         self.point = ""
         self.wanted = True
         self.desk: Desk | None = None
-        self.patched = patch.object(desk_module, "reach", self.reach)
-        self.patched.start()
+        self.patched = [patch.object(module, "reach", self.reach) for module in (desk_module, blotter_module)]
+        for each in self.patched:
+            each.start()
         self.restart()
 
     def reach(self, name: str) -> None:
@@ -118,19 +121,20 @@ class DeskUnderFaults(RuleBasedStateMachine):
             lease.close(release=False)  # its renewals are the machine's
             self.lease = lease
             self.venue.may_send = lambda: lease.alive
+            fees = FeeSchedule({s: r.min_trade_increment for s, r in rules.items()})
             desk = Desk(
+                Blotter(self.ledger, fees=fees, metrics=TraderMetrics()),
                 broker=self.venue,
                 ledger=self.ledger,
                 feed=self.venue,
                 lease=lease,
-                fees=FeeSchedule({s: r.min_trade_increment for s, r in rules.items()}),
                 metrics=TraderMetrics(),
                 monotonic=self.venue.time,
             )
             desk.wanted = lambda intent: self.wanted
             recovered = self.ledger.load()
             smallest = {s: r.min_order_size for s, r in rules.items()}
-            desk.restore(book=Book(cash=D(10_000), smallest=smallest), orders=recovered.orders, fills=recovered.fills)
+            desk.blotter.restore(book=Book(cash=D(10_000), smallest=smallest), orders=recovered.orders, fills=recovered.fills)
             desk.now = self.venue.now()
             self.reconciled(desk)
             self.desk = desk
@@ -138,10 +142,10 @@ class DeskUnderFaults(RuleBasedStateMachine):
             return
 
     def reconciled(self, desk: Desk) -> None:
-        oldest = min((f.filled_at for f in desk.recent_fills), default=desk.now)
+        oldest = min((f.filled_at for f in desk.blotter.recent_fills), default=desk.now)
         assert oldest is not None
         reconcile(desk, self.venue, account=ACCOUNT, trader_uid="uid", since=oldest, fees_posted_later=False)
-        desk.flush({})
+        desk.blotter.flush({})
 
     def living(self) -> Desk | None:
         """The process, started again if it is dead; its lease renewed as its keeper would."""
@@ -155,7 +159,7 @@ class DeskUnderFaults(RuleBasedStateMachine):
         """One action of the process: killed it is gone, fenced it ends, and what is away it waits for."""
         try:
             action()
-            desk.flush({})
+            desk.blotter.flush({})
         except (Killed, Fenced):
             self.desk = None
         except RetryLater:
@@ -177,8 +181,8 @@ class DeskUnderFaults(RuleBasedStateMachine):
         intents = []
         for symbol, buy, size in {leg[0]: leg for leg in legs}.values():
             self.number += 1
-            qty = floor_to(desk.book.qty(symbol) * size / 8, D("1e-9"))
-            if buy and desk.book.cash > 200 * size:
+            qty = floor_to(desk.blotter.book.qty(symbol) * size / 8, D("1e-9"))
+            if buy and desk.blotter.book.cash > 200 * size:
                 intents.append(self.intent(f"o{self.number}", symbol, "buy", notional=D(100 * size)))
             elif not buy and qty > D("0.01"):
                 intents.append(self.intent(f"o{self.number}", symbol, "sell", qty=qty))
@@ -189,7 +193,7 @@ class DeskUnderFaults(RuleBasedStateMachine):
     def protect(self, symbol: str, fault: str, point: str) -> None:
         """A protective exit goes out also without the journal."""
         desk = self.living()
-        held = desk.book.holdings.get(symbol) if desk is not None else None
+        held = desk.blotter.book.holdings.get(symbol) if desk is not None else None
         if desk is None or held is None:
             return
         qty = floor_to(held.qty, D("1e-9"))
@@ -333,8 +337,8 @@ class DeskUnderFaults(RuleBasedStateMachine):
             theirs = {(f.execution_id, f.side, f.qty, f.price, f.fee) for f in self.venue.account_book.fills}
             assert ours == theirs
             positions = {symbol: held.qty for symbol, held in self.venue.account_book.positions.items()}
-            assert compare(self.desk.book, positions=positions, cash=self.venue.account_book.cash) == ()
-            assert self.desk.book.cash == self.venue.account_book.cash
+            assert compare(self.desk.blotter.book, positions=positions, cash=self.venue.account_book.cash) == ()
+            assert self.desk.blotter.book.cash == self.venue.account_book.cash
             for order_id in self.ledger.intents:
                 told = [event.state for event in self.ledger.events if event.client_order_id == order_id]
                 assert told, f"{order_id} has no outcome"
@@ -342,7 +346,8 @@ class DeskUnderFaults(RuleBasedStateMachine):
                 filled = any(fill.client_order_id == order_id for fill in self.venue.account_book.fills)
                 assert filled or told[-1] is not OrderState.FILLED
         finally:
-            self.patched.stop()
+            for each in self.patched:
+                each.stop()
 
 
 DeskUnderFaults.TestCase.settings = settings(
@@ -364,10 +369,10 @@ def test_refused_when_it_was_sent_again_an_order_may_still_be_filled_by_its_firs
     machine = a_machine()
     machine.trade(legs=[(SYMBOLS[0], True, 5)], faults=["delayed", "rate_limited"], point="")
     assert machine.desk is not None
-    assert machine.desk.orders["o1"].state is OrderState.CANCELED
+    assert machine.desk.blotter.orders["o1"].state is OrderState.CANCELED
     machine.what_was_under_way_arrives()
     machine.listen()
-    assert machine.desk.book.qty(SYMBOLS[0]) > 0
+    assert machine.desk.blotter.book.qty(SYMBOLS[0]) > 0
     machine.teardown()
 
 
@@ -402,7 +407,7 @@ def test_an_order_settles_though_our_clock_is_ahead_of_the_venues_and_the_stream
     machine.the_stream(stream="lost")
     machine.trade(legs=[(SYMBOLS[0], True, 5)], faults=[], point="")
     assert machine.desk is not None
-    assert machine.desk.orders["o1"].settled
+    assert machine.desk.blotter.orders["o1"].settled
     machine.teardown()
 
 

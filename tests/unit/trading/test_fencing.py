@@ -22,8 +22,7 @@ import requests
 from psycopg.conninfo import conninfo_to_dict
 
 from cappuccino.core.errors import InvariantViolation, RetryLater
-from cappuccino.entrypoints import trade as trade_module
-from cappuccino.entrypoints.trade import Portfolio
+from cappuccino.entrypoints.portfolio import Portfolio
 
 from .processes import Exchange, TraderRun, bundle, write_bars
 from .test_kills import journal
@@ -168,7 +167,7 @@ class Away:
 def test_a_broken_rule_halts_the_account_before_the_process_ends_also_when_the_database_comes_back_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trade_module, "_LATCH_SECONDS", 0.0)
+    monkeypatch.setattr("cappuccino.entrypoints.portfolio._LATCH_SECONDS", 0.0)
     portfolio = Portfolio.__new__(Portfolio)
     portfolio._stopped = ""
     portfolio._settings = cast("Any", SimpleNamespace(flatten=False))
@@ -179,7 +178,7 @@ def test_a_broken_rule_halts_the_account_before_the_process_ends_also_when_the_d
         raise InvariantViolation("order o1: FILLED -> REJECTED")
 
     ledger = Away(tries=3)
-    venue = SimpleNamespace(url=None, feed=SimpleNamespace(close=lambda: ended.append("feed")))
+    venue = SimpleNamespace(leave=lambda: None, feed=SimpleNamespace(close=lambda: ended.append("feed")))
     lease = SimpleNamespace(close=lambda *, release: ended.append(f"lease {release}"))
     with pytest.raises(InvariantViolation):
         portfolio._trade(cast("Any", SimpleNamespace(start=start)), cast("Any", ledger), cast("Any", lease), cast("Any", venue))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cappuccino.core.errors import InvalidInput, NotFound
+from cappuccino.core.errors import InvalidInput, InvariantViolation, NotFound
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.market.bars import Bars
 from cappuccino.risk.barriers import Barriers
@@ -78,6 +78,18 @@ def test_a_strategy_that_fails_holds_says_so_and_its_stop_still_sells() -> None:
     failed = [d for d in trader.ledger.decisions if any(r["rule"] == "no_decision" for r in d.refusals)]
     assert len(failed) == len(trader.ledger.decisions) - 1
     assert all(not d.intents and d.memory == trader.ledger.decisions[0].memory for d in failed)
+
+
+def test_a_broken_rule_of_ours_is_no_failure_of_the_model() -> None:
+    trader = holding_then_falling()
+
+    def broken(view: View, memory: Json) -> Decision:
+        raise InvariantViolation("the cash of a view is negative")
+
+    object.__setattr__(trader.strategy, "decide", broken)
+    with pytest.raises(InvariantViolation, match="negative"):
+        trader.run()
+    assert not trader.ledger.decisions
 
 
 def test_a_strategy_that_recovers_is_not_degraded_and_its_failures_are_not_counted_on() -> None:

@@ -26,7 +26,7 @@ from cappuccino.adapters.postgres.ledger import PostgresLedger, renew_together
 from cappuccino.bundle import save
 from cappuccino.core.clock import from_epoch
 from cappuccino.core.errors import IntegrityError, InvalidInput, RetryLater
-from cappuccino.entrypoints import trade
+from cappuccino.entrypoints import traders
 from cappuccino.entrypoints.portfolios import Portfolios
 from cappuccino.strategies.interface import Contract
 from cappuccino.telemetry.metrics import TraderMetrics, render_together
@@ -342,7 +342,7 @@ def test_a_list_of_portfolios_that_is_wrong_is_one_line(
     path = tmp_path / "portfolios.json"
     path.write_text(body)
     with pytest.raises(InvalidInput, match=said):
-        trade._several(trade._parser().parse_args(["--portfolios", str(path)]))
+        traders.several_of(traders.parser().parse_args(["--portfolios", str(path)]))
 
 
 def test_a_live_trader_and_an_account_that_is_named_twice_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,10 +351,10 @@ def test_a_live_trader_and_an_account_that_is_named_twice_are_refused(tmp_path: 
     path = tmp_path / "portfolios.json"
     one = {"venue": {"kind": "simulated"}, "account": "a", "bundleDigest": "0" * 64}
     path.write_text(json.dumps([{"traderUid": "u", "spec": one}, {"traderUid": "v", "spec": one}]))
-    options = trade._parser().parse_args(["--portfolios", str(path)])
+    options = traders.parser().parse_args(["--portfolios", str(path)])
     with pytest.raises(InvalidInput, match="account a is there twice"):
-        trade._several(options)
+        traders.several_of(options)
     live = {**one, "mode": "live", "venue": {"kind": "alpaca", "accountSecretRef": {"name": "s-live"}}}
     path.write_text(json.dumps([{"traderUid": "u", "spec": live}]))
     with pytest.raises(InvalidInput, match="process to itself"):
-        trade._several(options)
+        traders.several_of(options)

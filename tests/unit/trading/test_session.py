@@ -155,6 +155,17 @@ def test_a_gap_in_the_stream_reconciles() -> None:
     assert trader.ledger.state["reconciled_at"] == "2024-01-01T14:00:00Z"
 
 
+def test_an_answer_that_says_filled_before_the_stream_tells_the_fill_is_no_gap() -> None:
+    trader = churner()
+    gaps: list[bool] = []
+    session = trader.session()
+    trader.venue.on_tick = lambda _: gaps.append(session._in.desk.gap)
+    session.run()
+    assert trader.books_agree()
+    assert len(trader.venue.submissions) > 5
+    assert not any(gaps)
+
+
 def test_a_venue_that_is_away_is_waited_for_and_never_counts_as_empty() -> None:
     trader = churner()
 

@@ -26,6 +26,7 @@ class Open:
     dialect: Dialect
     tell: Callable[[Event], None]
     publish: Callable[[], None]
+    cut_quotes: Callable[[], None]
 
 
 def open_face(desk: Desk, limit: RateLimit, *, refuse_duplicates: bool) -> Open:
@@ -33,4 +34,6 @@ def open_face(desk: Desk, limit: RateLimit, *, refuse_duplicates: bool) -> Open:
     streams = Streams(face, Disturbed(desk))
     parts = (Trading(face, refuse_duplicates=refuse_duplicates), Market(face), streams)
     routes = [route for part in parts for route in part.routes()]
-    return Open(routes=routes, dialect=face.dialect(), tell=streams.tell, publish=streams.publish)
+    return Open(
+        routes=routes, dialect=face.dialect(), tell=streams.tell, publish=streams.publish, cut_quotes=streams.cut_quotes
+    )

@@ -161,6 +161,9 @@ def product_json(exchange: SimulatedExchange, symbol: str) -> dict[str, Any]:
 
 
 def pricebook(exchange: SimulatedExchange, symbol: str) -> dict[str, Any]:
+    """Nothing is bid or asked for a product that is not traded now."""
+    if exchange.halted(symbol):
+        return {"product_id": wire.product_id(symbol), "bids": [], "asks": [], "time": json_of.when(exchange.tick.at_us)}
     quote = exchange.quote(symbol)
     level = {"size": json_of.text(quote.volume)}
     return {

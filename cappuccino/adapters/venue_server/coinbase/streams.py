@@ -102,6 +102,11 @@ class Streams:
             if told.cut:
                 each.outbox.cut()
 
+    def cut_quotes(self) -> None:
+        for each in self._connections:
+            if "ticker" in each.subscriptions:
+                each.outbox.cut()
+
     def publish(self) -> None:
         """The present tick's tickers of what is not halted."""
         readers = [each for each in self._connections if "ticker" in each.subscriptions]

@@ -54,6 +54,7 @@ class Trading:
         fields = await _body(request, "client_order_id", "product_id")
         first = account.by_client_id.get(fields["client_order_id"])
         if first is not None and not self._refuse_duplicates:
+            self._desk.absorbed[fields["client_order_id"]] += 1
             return json_of.answer(wire.success(account.orders[first]))
         try:
             asked = wire.request_of(fields, self._face.symbols)

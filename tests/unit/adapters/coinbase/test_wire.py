@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappuccino.adapters.coinbase import wire
-from cappuccino.adapters.coinbase.rest import Credentials, Endpoints
+from cappuccino.adapters.coinbase.rest import Endpoints
 from cappuccino.core.clock import parse_iso
 from cappuccino.core.errors import InvariantViolation
+from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.orders import OrderState, state_of
 
 D = Decimal

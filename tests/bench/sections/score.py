@@ -71,9 +71,8 @@ def measure(
                 policies += [Policy(net, mean_F=mean_F, std_F=std_F) for net in nets]
                 runs.append({"program": "ours" if ours else "stable-baselines3", "seed": seed, **run})
     fresh = Paths.draw(planted, seeds=range(FRESH, FRESH + paths), length=length)
-    best = execute(
-        planted, fresh, optimal(solve(steady_state(planted.edge, HOUR), planted.costs), planted, fresh), barriers=OFF
-    )
+    optimum = solve(steady_state(planted.edge, HOUR), planted.costs)
+    (best,) = execute(planted, fresh, [optimal(optimum, planted, fresh)], barriers=OFF)
     scores = iter(_scores(planted, fresh, policies, best))
     for run in runs:
         run["scores"] = [next(scores) for _ in run["seconds"]]
@@ -170,8 +169,8 @@ def _network(arrays: Mapping[str, Any], place: int, shape: Mapping[str, Any]) ->
 def _scores(planted: Planted, fresh: Paths, policies: Sequence[Policy], best: Result) -> list[float]:
     """All policies at once, each on all paths."""
     tiled = replace(fresh, starts=np.tile(fresh.starts, len(policies)))
-    growth = execute(planted, tiled, _all_of(policies, fresh), barriers=OFF).growth.reshape(len(policies), -1)
-    return [float(score) for score in growth.mean(1) / best.growth.mean()]
+    (together,) = execute(planted, tiled, [_all_of(policies, fresh)], barriers=OFF)
+    return [float(score) for score in together.growth.reshape(len(policies), -1).mean(1) / best.growth.mean()]
 
 
 def _all_of(policies: Sequence[Policy], paths: Paths) -> Decide:
@@ -187,9 +186,10 @@ def _all_of(policies: Sequence[Policy], paths: Paths) -> Decide:
     together = vmap(one)
 
     @torch.no_grad()
-    def decide(seen: Any) -> torch.Tensor:
-        inputs = features[seen.t_B], seen.account_BNA.float(), seen.cash_weight_B.float().unsqueeze(-1)
-        return together(parameters, buffers, *(x.view(len(policies), -1, *x.shape[1:]) for x in inputs)).flatten(0, 1)
+    def decide(t_B: torch.Tensor, account_BNA: torch.Tensor, cash_weight_B: torch.Tensor) -> torch.Tensor:
+        inputs = features[t_B], account_BNA.float(), cash_weight_B.float().unsqueeze(-1)
+        parts = (x.view(len(policies), -1, *x.shape[1:]) for x in inputs)
+        return together(parameters, buffers, *parts).flatten(0, 1).double()
 
     return decide
 
@@ -261,12 +261,12 @@ SECTION = Section(
     full={
         "market": "trending",
         "seeds": 5,
-        "training": 30_000,
+        "training": 100_000,
         "paths": 20,
         "length": 5_000,
-        "every": 2,
+        "every": 1,
         "most_seconds": 90.0,
-        "parameters": {},
+        "parameters": {"total_timesteps": "400000", "learning_rate": "0.001", "gamma": "0.95"},  # as tests/learning has them
     },
     fast={
         "seeds": 1,

@@ -257,7 +257,7 @@ class SimulatedExchange:
                 qty = floor_to(qty * share, self.rules[request.symbol].min_trade_increment)
             short_of_cash = affordable < wanted
             if qty > 0:
-                self._fill(account, order, qty, found, events)
+                self._fill(account, order, qty, found, events, complete=qty == wanted)
         if order.is_open and (request.time_in_force == "ioc" or short_of_cash):
             self._close(account, order, events)
 
@@ -296,17 +296,15 @@ class SimulatedExchange:
         left = quote.volume * share - account.taken(symbol, self.tick.number)
         return max(floor_to(left, self.rules[symbol].min_trade_increment), ZERO)
 
-    def _fill(self, account: Account, order: Order, qty: Decimal, found: Match, events: list[Event]) -> None:
-        request, rules, at_us = order.request, self.rules[order.request.symbol], max(self.tick.at_us, order.updated_us)
-        cost = found.price * (1 + self._on_top(account, request))
+    def _fill(self, account: Account, order: Order, qty: Decimal, found: Match, events: list[Event], *, complete: bool) -> None:
+        """`complete`: it was for all that is wanted; the rounding of a fee may leave enough for another increment."""
+        request, at_us = order.request, max(self.tick.at_us, order.updated_us)
         fee, fee_asset = self._fee(account, order, qty, found, at_us)
         order.filled_qty += qty
         order.filled_value += qty * found.price
         order.fills += 1
         if account.face == "coinbase":
             order.fees += fee
-        left = order.remaining
-        complete = left == 0 if request.qty is not None else floor_to(left / cost, rules.min_trade_increment) == 0
         fill = Fill(
             execution_id=str(uuid5(NAMESPACE_URL, f"{account.id}:execution:{len(account.fills)}")),
             order_id=order.id,

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from cappuccino.exchange.venue import TRADE_INCREMENT
+from cappuccino.exchange.venue import MONEY_INCREMENT, TRADE_INCREMENT
 
 Row = Mapping[str, Any]
 TERMINAL = {"FILLED", "CANCELED", "EXPIRED", "REJECTED", "DENIED"}
@@ -176,6 +176,7 @@ def _unexplained(order: Row, befallen: set[str], filled: Sequence[Row], *, taken
         whole = sum((Decimal(fill["qty"]) for fill in filled), Decimal(0)) == order["qty"]
     else:
         left = order["notional"] - sum((_cost(fill) for fill in filled), Decimal(0))
+        left -= MONEY_INCREMENT * len(filled)  # fees are rounded down
         whole = any(left < _cost(fill) / Decimal(fill["qty"]) * TRADE_INCREMENT for fill in filled)  # it buys no increment more
     if outcome in ("REJECTED", "DENIED") and taken:
         return "it was refused, and the venue took it"

@@ -343,3 +343,11 @@ def test_accounts_that_make_no_sense_are_refused(name: str, capital: str) -> Non
 def test_request_fields_that_alpaca_does_not_know_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(Refused):
         parse_request({"symbol": "BTC/USD", "side": "buy", "qty": "1", **fields})
+
+
+def test_a_notional_with_its_fee_is_filled_whole_however_the_fee_is_rounded() -> None:
+    venue = exchange({"BTC/USD": flat(2.0)}, coinbase=("a",), capital="100000")
+    for cents in range(2000, 2300):
+        outcome = submit(venue, notional=f"{cents / 100:.2f}")
+        assert outcome.order is not None
+        assert outcome.order.status == "filled", cents

@@ -69,7 +69,7 @@ def test_an_image_runs_without_root(name: str) -> None:
 
 def test_only_the_training_image_has_torch() -> None:
     extras = {name: re.findall(r"install.py extra (\w+)", "\n".join(final_stage(name))) for name in DOCKERFILES}
-    assert extras == {"trader": [], "operator": ["operator"], "dashboard": [], "train": ["train"]}
+    assert extras == {"trader": ["coinbase"], "operator": ["operator"], "dashboard": [], "train": ["train"]}
     assert "torch" not in closure("operator")
     assert {"kopf", "onnxruntime"} <= closure("operator")
     assert "torch" in closure("train")

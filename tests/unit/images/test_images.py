@@ -73,6 +73,7 @@ def test_only_the_training_image_has_torch() -> None:
     assert "torch" not in closure("operator")
     assert {"kopf", "onnxruntime"} <= closure("operator")
     assert "torch" in closure("train")
+    assert "coinbase-advanced-py" in closure("coinbase") - closure("operator", "train")
 
 
 def test_a_cpu_does_without_every_package_of_cuda_but_two() -> None:

@@ -279,7 +279,7 @@ def test_alerts_ask_for_metrics_that_exist(helm: Helm) -> None:
     (rules,) = of_kind(helm.template("-f", CHART / "ci/production-values.yaml"), "PrometheusRule")
     alerts = {rule["alert"]: rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]}
     asked = {name for expression in alerts.values() for name in re.findall(r"cappuccino_\w+", expression)}
-    assert len(alerts) == 8
+    assert len(alerts) == 9
     assert "cappuccino_trader_excess_low_bps" in alerts["CappuccinoTraderDrift"]
     assert alerts["CappuccinoTraderDrift"].endswith("> 5")
     assert asked

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -584,6 +586,18 @@ def test_the_data_stream_tells_quotes_of_every_tick_and_bars_when_they_close(ven
     quotes = [message for message in messages if type(message).__name__ == "Quote" and message.symbol == "BTC/USD"]
     assert all(quote.bid_price == quote.ask_price for quote in quotes)
     assert len({quote.timestamp for quote in quotes}) >= ticks - 1
+
+
+def test_a_client_that_dies_while_it_sends_an_order_is_no_error(venue: Served, caplog: pytest.LogCaptureFixture) -> None:
+    keys = venue.account()
+    who = f"APCA-API-KEY-ID: {keys['key_id']}\r\nAPCA-API-SECRET-KEY: {keys['secret_key']}"
+    host, _, port = venue.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as connection:
+        head = f"POST /v2/orders HTTP/1.1\r\nHost: x\r\n{who}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        connection.sendall(f"{head}{{".encode())
+        time.sleep(0.2)  # until it is being read
+    assert venue.ledger()["orders"] == 0
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_streams_refuse_a_wrong_key(venue: Served) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from cappuccino.adapters.venue_server import coinbase, wire
 from cappuccino.adapters.venue_server.control import Control
@@ -24,6 +25,7 @@ from cappuccino.adapters.venue_server.trading_rest import TradingRest
 from cappuccino.core.errors import InvariantViolation
 from cappuccino.exchange.faults import Plan
 from cappuccino.exchange.simulator import SimulatedExchange
+from cappuccino.telemetry.logs import get_logger
 
 DESK = web.AppKey("desk", Desk)
 
@@ -66,7 +68,7 @@ def build_app(
 
     metronome = Metronome(desk, publish=publish, speed=speed, free=free, start_with=start_with)
     trading = TradingRest(desk, keys, RateLimit(requests_per_minute))
-    app = web.Application(middlewares=[disturb(desk, [trading.dialect(), second.dialect]), _unknown_path])
+    app = web.Application(middlewares=[_gone, disturb(desk, [trading.dialect(), second.dialect]), _unknown_path])
     for face in (
         trading,
         DataRest(exchange, keys),
@@ -108,12 +110,20 @@ def _ended(desk: Desk, clock: asyncio.Task[None]) -> None:
 
 
 @web.middleware
-async def _unknown_path(request: web.Request, handler: object) -> web.StreamResponse:
-    """Alpaca's body for paths and methods that are not there."""
-    assert callable(handler)
+async def _gone(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A client that died in the middle of its request has said nothing and hears nothing."""
     try:
-        response: web.StreamResponse = await handler(request)
+        return await handler(request)
+    except ConnectionResetError:
+        get_logger("exchange").info("client_gone", method=request.method, path=request.path)
+        return web.Response()
+
+
+@web.middleware
+async def _unknown_path(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Alpaca's body for paths and methods that are not there."""
+    try:
+        return await handler(request)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as absent:
         code = 40410000 if absent.status == 404 else 40510000
         return wire.error(absent.status, code, f"{request.method} {request.path}: {absent.reason}")
-    return response

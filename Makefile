@@ -60,8 +60,8 @@ scale: $(INSTALLED) ## 10,000 Trials, 1,000 Traders, 100 Studies on a real API s
 bench: $(INSTALLED) ## training beside its peers and the machine's limit, 20 minutes (FAST=1: three; WRITE=1: into the docs)
 	$(BIN)/python -m tests.bench $(SECTIONS) $(if $(FAST),--fast) $(if $(WRITE),--write)
 
-latency: $(INSTALLED) ## from a closed bar to the order, memory, catching up, halts; up to 500 portfolios (FAST=1: only that it runs)
-	$(BIN)/python -m tests.speed $(SECTIONS) $(if $(FAST),--fast)
+latency: $(INSTALLED) ## from a closed bar to the order, memory, catching up, halts; up to 500 portfolios (FAST=1: only that it runs; WRITE=1)
+	$(BIN)/python -m tests.speed $(SECTIONS) $(if $(FAST),--fast) $(if $(WRITE),--write)
 
 learn: $(INSTALLED) ## what PPO learns of what can be had on markets with a known optimum (FAST=1: only that it runs)
 	$(BIN)/python -m tests.learning $(if $(FAST),--fast)
@@ -69,9 +69,9 @@ learn: $(INSTALLED) ## what PPO learns of what can be had on markets with a know
 calibrate: $(INSTALLED) ## who passes the gates on noise, and over planted edges (FAST=1: minutes; it goes on where it was)
 	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.calibrate --workers $(WORKERS) $(if $(FAST),--fast)
 
-parity: $(INSTALLED) ## one bundle in the environment, the backtest and a real trader: how far apart they grow (FAST=1: small)
+parity: $(INSTALLED) ## one bundle in the environment, the backtest and a real trader: how far apart they grow (FAST=1: small; WRITE=1)
 	@mkdir -p build
-	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.parity $(if $(FAST),--fast) $(if $(ONLY),--only $(ONLY))
+	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.parity $(if $(FAST),--fast) $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
 faults: $(INSTALLED) ## 10,000 orders under random faults and kills: books equal, ids once, all explained (FAST=1: 600; WRITE=1)
 	@mkdir -p build

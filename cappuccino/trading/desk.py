@@ -44,7 +44,7 @@ from cappuccino.trading.ports import (
 
 POLL_SECONDS = (0.05, 2.0)  # first and longest pause between two looks at the venue
 PATIENCE_SECONDS = 5.0  # then what is still open is canceled
-SETTLE_SECONDS = 120.0  # then the process ends, and the next one goes on from the journal
+SETTLE_SECONDS = 120.0  # then RetryLater: the session begins the instant again, a start begins anew
 _LOOK_BACK = timedelta(seconds=2)
 _DUPLICATE = "duplicate"
 

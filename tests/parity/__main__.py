@@ -3,7 +3,7 @@
 The training environment against the backtest, and `trade` processes with alpaca-py at the simulated exchange (in lockstep, fee
 pinned) against the backtest; a policy trained briefly from a fixed seed and a rule, each with and without barriers; on
 generated bars with holes and, where they lie beside the checkout, on real ones. Prints the table, writes
-build/bench/parity.json, and fails when a target is missed. With --only one part.
+build/parity/summary.json, and fails when a target is missed. --only: one part. --write: the table into docs/reliability.md.
 
 | Compared with the backtest | A day's growth may differ by |
 |---|---|
@@ -32,13 +32,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.bench import report as documents
 from tests.parity.compare import Comparison, compare
 from tests.parity.engines import backtested, stretches, walked
 from tests.parity.scene import OFF, USUAL, Scene, generated, policy, real, rule
 from tests.parity.trader import traded
 
-RESULTS = Path("build/bench/parity.json")
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, DOCUMENT = ROOT / "build" / "parity" / "summary.json", ROOT / "docs" / "reliability.md"
+DATA = ROOT.parent / "shared" / "data"
 REAL = {"1h": DATA / "crypto-1h-2024-01-07.parquet", "5m": DATA / "crypto-5m-2024-01-07.parquet"}
 
 ENVIRONMENT_BPS, TRADER_BPS, STOPPED_BPS = 0.1, 1.0, 5.0
@@ -68,8 +70,15 @@ FAST = Sizes(bars=900, timesteps=16_384, learning_rate=0.003, five_minutes=0, un
 
 @dataclass(kw_only=True)
 class Report:
+    """`lines`: what was printed."""
+
     rows: list[dict[str, Any]] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        print(line, flush=True)
 
     def add(self, engine: str, scene: Scene, found: Comparison, allowed: np.ndarray[Any, Any], seconds: float) -> None:
         name = f"{engine}: {scene.name}"
@@ -97,14 +106,14 @@ class Report:
         days = f"{len(found.days):>5} {found.mean:>9.2g} {found.worst:>9.2g} {row['closest_bps']:>9.2g}"
         decisions = f"{found.decisions:>9,} {len(found.differences):>7} {found.farthest:>9.1g}"
         allowed_bps, exits = f"{row['allowed_bps']:>8.3g}", f"{row['days_with_exits']:>6}"
-        print(f"{engine:<12} {scene.name:<28} {days} {allowed_bps} {exits} {decisions} {seconds:>6.0f}", flush=True)
+        self.say(f"{engine:<12} {scene.name:<28} {days} {allowed_bps} {exits} {decisions} {seconds:>6.0f}")
 
     def count(self) -> None:
         """Decisions are few in one scene: their share is judged over all scenes of an engine."""
         for engine in dict.fromkeys(row["engine"] for row in self.rows):
             rows = [row for row in self.rows if row["engine"] == engine]
             decisions, differing = (sum(row["decisions"] for row in rows), sum(len(row["differing"]) for row in rows))
-            print(f"{engine}: {differing} of {decisions:,} decisions differ")
+            self.say(f"{engine}: {differing} of {decisions:,} decisions differ")
             if differing > math.ceil(DIFFERING * decisions):
                 self.missed.append(f"{engine}: {differing} of {decisions:,} decisions differ, 1 in 10,000 may")
 
@@ -119,7 +128,7 @@ def main() -> int:
     options = _options()
     torch.set_num_threads(1)
     sizes, report = FAST if options.fast else FULL, Report()
-    print(f"Differences in growth, bp a day; `closest` is the day nearest to what is allowed it.\n{HEAD}", flush=True)
+    report.say(f"Differences in growth, bp a day; `closest` is the day nearest to what is allowed it.\n{HEAD}")
     for scene in _scenes(sizes, five_minutes=options.only != "trader"):
         for each in (scene.with_barriers(OFF), scene.with_barriers(USUAL)):
             if options.only != "trader":
@@ -129,6 +138,10 @@ def main() -> int:
     report.count()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps({"sizes": asdict(sizes), "rows": report.rows, "missed": report.missed}, indent=2) + "\n")
+    if options.write:
+        documents.write(
+            DOCUMENT, "parity", "\n".join(["```text", *report.lines, *(f"missed: {m}" for m in report.missed), "```"])
+        )
     if report.missed:
         print("missed:\n  " + "\n  ".join(report.missed), file=sys.stderr)
     return 1 if report.missed else 0
@@ -168,6 +181,7 @@ def _trader(scene: Scene, sizes: Sizes, report: Report) -> None:
 def _options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.parity", description="How far the engines are apart.")
     parser.add_argument("--fast", action="store_true", help="few bars: whether it runs at all")
+    parser.add_argument("--write", action="store_true", help="the table into docs/reliability.md")
     parser.add_argument("--only", choices=("environment", "trader"), help="one comparison")
     return parser.parse_args(argv)
 

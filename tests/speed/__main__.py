@@ -4,7 +4,8 @@
 
 On the loopback address: `trade` as it runs in production, with alpaca-py over HTTP, against the simulated exchange in lockstep;
 all portfolios trade on the same bars, so all of them send at once. Prints the table, writes build/speed/summary.json, and
-fails when a target is missed. --fast shows that it runs: 3 and 20 portfolios, few bars, no target counts.
+fails when a target is missed. --fast shows that it runs: 3 and 20 portfolios, few bars, no target counts. --write: the table
+into docs/reliability.md.
 
 Latency is from the moment at which the venue's clock passed the close to the acceptance of a portfolio's first order on that
 bar, features, decision, risk, the commit of the decision and the journal of the order between them.
@@ -18,10 +19,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.bench import report as documents
 from tests.scale.report import Report
 from tests.speed import measures
 
 ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "reliability.md"
 SECTIONS = {"latency": measures.latency, "catch-up": measures.catch_up, "halt": measures.halt}
 
 
@@ -32,6 +35,7 @@ def main() -> int:
     parser.add_argument("--traders", type=int, default=100, help="that a halt stops")
     parser.add_argument("--bars", type=int, default=100)
     parser.add_argument("--fast", action="store_true", help="only that it runs")
+    parser.add_argument("--write", action="store_true", help="the table into docs/reliability.md")
     options = parser.parse_args()
     if unknown := set(options.sections) - set(SECTIONS):
         parser.error(f"no section {', '.join(unknown)}: choose of {', '.join(SECTIONS)}")
@@ -46,6 +50,8 @@ def main() -> int:
         report.write(ROOT / "build" / "speed" / "summary.json")
         shutil.rmtree(folder, ignore_errors=True)
     print(report.table())
+    if options.write:
+        documents.write(DOCUMENT, "speed", f"```text{report.table()}\n```")
     if report.missed:
         print(f"missed: {'; '.join(report.missed)}", file=sys.stderr)
     return 1 if report.missed and not options.fast else 0

@@ -89,7 +89,8 @@ def _play(
                 "trader starts": tally.trader_starts,
                 "exchange kills": tally.exchange_kills,
                 "sent again and absorbed by the venue": len(tally.absorbed),
-                "faults": len(tally.incidents),
+                "faults": len(tally.incidents) + tally.price_gaps,
+                "fault price_gap": tally.price_gaps,
             }
         )
         totals.update(f"fault {incident['kind']}" for incident in tally.incidents)

@@ -25,14 +25,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import requests
 
 from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.bundle import save
+from cappuccino.exchange.faults import gaps, read_plan
 from cappuccino.market.features import spec_of
 from cappuccino.risk.sizing import Sizing
 from tests.faults.audit import Interruption
-from tests.unit.trading.processes import Exchange, bundle, write_bars
+from tests.unit.trading.processes import HOUR, START, Exchange, bundle, write_bars
 from tests.unit.trading.test_kills import POINTS
 
 HISTORY = 40
@@ -58,7 +60,7 @@ RATES: Mapping[str, float] = {
     "stream_cut": 0.002,
     "quotes_cut": 0.03,
     "symbol_halted": 0.02,
-    "price_gap": 0.004,
+    "price_gap": 0.02,
 }
 RESTART_WORTH = (75, 143)  # the venue or the database was away; told to end
 PATIENCE_SECONDS = 1800.0
@@ -96,8 +98,9 @@ VENUES = {
 @dataclass(kw_only=True)
 class Tally:
     """What was done to the processes. `incidents`, `absorbed`: what the exchange tells of faults, and how often it was sent an
-    order that it had."""
+    order that it had. `price_gaps`: of the tape, in the bars that were traded."""
 
+    price_gaps: int = 0
     trader_kills: int = 0
     trader_starts: int = 0
     exchange_kills: int = 0
@@ -126,6 +129,8 @@ class Scene:
         )
         self._plan = folder / "faults.json"
         self._plan.write_text(json.dumps({"seed": seed, "rates": dict(RATES), "script": []}))
+        jumps = gaps(read_plan(self._plan.read_text()), START + HOUR * np.arange(HISTORY + sizes.bars), SYMBOLS)
+        self.tally.price_gaps = int((np.diff(jumps[HISTORY - 1 :], axis=0) != 0).sum())
         self.journal = folder / "exchange.journal"
         self._digest = self._bundle()
         self.exchange = self._exchange()

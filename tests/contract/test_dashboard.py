@@ -19,6 +19,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from cappuccino.adapters.postgres.engine import open_async_pool
 from cappuccino.adapters.postgres.overview import Overview
+from cappuccino.core.clock import iso
 from cappuccino.entrypoints.dashboard import build_app
 
 FACTS = """
@@ -35,8 +36,12 @@ insert into evidence (bundle_digest, gate, gate_version, scope, deployment_uid, 
          ('bundle-one', 'soak', 1, 'account-1/2', 'u1', 'Pass', 30, 14, 'long enough', '{}'),
          ('bundle-two', 'window', 1, 'd', 'u2', 'Pass', 1.1, 0.5, 'no verdict yet', '{}');
 insert into account (name, venue, holder, token, expires_at, halted_reason) values
-  ('account-1', 'simulated', 'h', 1, now() + interval '1 hour', null),
-  ('account-2', 'simulated', null, 0, null, '<script>alert("halt")</script>');
+  ('account-1', 'simulated', 'h', 1, now() + interval '1 hour', null), ('account-2', 'simulated', null, 0, null, null);
+select account_halt('account-1', 'an earlier one', 'ada');
+select account_resume('account-1', 'looked', 'ada');
+select account_halt('account-2', 'an earlier one', 'ada');
+select account_resume('account-2', 'looked', 'ada');
+select account_halt('account-2', '<script>alert("halt")</script>', 'b<i>ob');
 insert into equity (account, bar_at, equity_usd, cash_usd, positions) values
   ('account-1', '2024-06-01Z', 12345.678901234567890123, 1, '{}'), ('account-1', '2024-05-01Z', 20000, 1, '{}');
 """
@@ -75,18 +80,26 @@ async def test_a_candidate_has_its_verdict_and_the_newest_row_of_each_gate(clien
     ]
 
 
-async def test_accounts_have_exact_equity_and_the_reason_of_a_halt(client: TestClient[Any, Any]) -> None:
+async def test_accounts_have_exact_equity_and_why_since_when_and_by_whom_they_are_halted(
+    client: TestClient[Any, Any], database_url: str
+) -> None:
     first, second = await items(client, "accounts")
     assert (first["equity_usd"], first["peak_equity_usd"]) == ("12345.678901234567890123", "20000")
     assert (first["held"], first["last_bar_at"], first["halted_reason"]) == (True, "2024-06-01T00:00:00Z", None)
+    assert (first["halted_by"], first["halted_at"]) == (None, None)
     assert (second["equity_usd"], second["halted_reason"]) == (None, '<script>alert("halt")</script>')
+    with psycopg.connect(database_url) as owner:
+        row = owner.execute("select max(recorded_at) from audit where action = 'halt'").fetchone()
+    assert row is not None
+    assert (second["halted_by"], second["halted_at"]) == ("b<i>ob", iso(row[0]))
 
 
 async def test_the_page_shows_all_of_it_and_runs_nothing(client: TestClient[Any, Any]) -> None:
     answer = await client.get("/")
     page = await answer.text()
     assert answer.status == 200
-    for text in ("12,345.68", "Trading", "Halted: &lt;script&gt;", "arena", "Observer", "soak Pass", "&lt;b&gt;newer"):
+    shown = ("12,345.68", "Trading", "Halted: &lt;script&gt;", "by b&lt;i&gt;ob, 2", "arena", "Observer", "soak Pass", "&lt;b&gt;newer")
+    for text in shown:
         assert text in page
     assert not re.search(r"<script|<b>| on\w+=", page)
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]

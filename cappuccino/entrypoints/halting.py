@@ -42,7 +42,8 @@ BODY_MAX = 16 * 1024  # bytes
 WAIT_MAX = 30.0  # seconds
 _SECONDS = 10.0  # of one request to the API server
 _TOKEN = re.compile(r"Bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
-_TRADERS = "/api/v1/namespaces/{namespace}/traders"
+_NAME = "[a-z0-9][a-z0-9.-]*"  # as Kubernetes names objects; anything else is no route of ours
+_TRADERS = f"/api/v1/namespaces/{{namespace:{_NAME}}}/traders"
 _LOCAL = (
     "this dashboard has no API server and knows nobody: on the machine of the runner use `cappuccino halt NAME --reason ...`"
     f" and `cappuccino resume`; in a cluster set {API_SERVER}"
@@ -106,8 +107,8 @@ def add_routes(app: web.Application, server: ApiServer | None) -> None:
             return await wish.answer(lambda: resumed(wish.cluster, wish.document, mark, seconds=wish.seconds))
 
     app.router.add_get(_TRADERS, _answering(traders))
-    app.router.add_post(f"{_TRADERS}/{{name}}/halt", _answering(halt))
-    app.router.add_post(f"{_TRADERS}/{{name}}/resume", _answering(resume))
+    app.router.add_post(f"{_TRADERS}/{{name:{_NAME}}}/halt", _answering(halt))
+    app.router.add_post(f"{_TRADERS}/{{name:{_NAME}}}/resume", _answering(resume))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ async def _asked(request: web.Request, server: ApiServer | None, verb: Verb) -> 
         document = await cluster.objects.get(Key("Trader", namespace, name))
         if document is None:
             raise NotFound(
-                f"trader/{name} is not in namespace {namespace}: GET {_TRADERS.format(namespace=namespace)} lists them"
+                f"trader/{name} is not in namespace {namespace}: GET /api/v1/namespaces/{namespace}/traders lists them"
             )
         yield _Asked(cluster=cluster, document=document, verb=verb, reason=reason, actor=actor, seconds=seconds)
 

@@ -20,7 +20,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from cappuccino.adapters.postgres.engine import open_async_pool
 from cappuccino.adapters.postgres.overview import Overview
 from cappuccino.core.clock import iso
+from cappuccino.core.errors import InvalidInput
 from cappuccino.entrypoints.dashboard import build_app
+from cappuccino.entrypoints.halting import ApiServer
 
 FACTS = """
 insert into snapshot (digest, dataset_uid, manifest) values ('d', 'ds', '{}');
@@ -98,7 +100,16 @@ async def test_the_page_shows_all_of_it_and_runs_nothing(client: TestClient[Any,
     answer = await client.get("/")
     page = await answer.text()
     assert answer.status == 200
-    shown = ("12,345.68", "Trading", "Halted: &lt;script&gt;", "by b&lt;i&gt;ob, 2", "arena", "Observer", "soak Pass", "&lt;b&gt;newer")
+    shown = (
+        "12,345.68",
+        "Trading",
+        "Halted: &lt;script&gt;",
+        "by b&lt;i&gt;ob, 2",
+        "arena",
+        "Observer",
+        "soak Pass",
+        "&lt;b&gt;newer",
+    )
     for text in shown:
         assert text in page
     assert not re.search(r"<script|<b>| on\w+=", page)
@@ -149,3 +160,80 @@ def test_the_process_listens_and_ends_when_told(database_url: str) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+# --- requests of people (what an API server makes of them is in tests/cluster/test_dashboard.py) -----------------
+
+HALT = "/api/v1/namespaces/default/traders/t-0/halt"
+KNOWN = {"Authorization": "Bearer abc.def-ghi"}
+NOWHERE = ApiServer(url="https://127.0.0.1:9")
+
+
+@pytest.fixture
+async def door(database_url: str) -> AsyncIterator[TestClient[Any, Any]]:
+    """A dashboard whose API server is away."""
+    pool = await open_async_pool(database_url, "dashboard")
+    async with TestClient(TestServer(build_app(Overview(pool), now=lambda: datetime.now(UTC), api_server=NOWHERE))) as client:
+        yield client
+    await pool.close()
+
+
+async def asked(client: TestClient[Any, Any], path: str = HALT, **request: Any) -> tuple[int, str]:
+    answer = await client.post(path, **{"json": {"reason": "odd"}, "headers": KNOWN, **request})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    return answer.status, (await answer.json())["error"]
+
+
+async def test_without_an_api_server_a_halt_is_sent_to_the_command_line(client: TestClient[Any, Any]) -> None:
+    for path in (HALT, HALT.replace("halt", "resume")):
+        status, said = await asked(client, path)
+        assert (status, "use `cappuccino halt NAME" in said) == (501, True)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        ({"headers": {}}, 401, "send the header Authorization: Bearer TOKEN"),
+        ({"headers": {"Authorization": "Basic abc"}}, 401, "no token"),
+        ({"headers": {"Authorization": "Bearer a b"}}, 401, "no token"),
+        ({"json": {}}, 400, "reason: required and absent; add it"),
+        ({"json": {"reason": " "}}, 400, "is empty: write why"),
+        ({"json": {"reason": 5}}, 400, "reason: "),
+        ({"json": {"reason": "odd", "all": True}}, 400, "all: unknown field"),
+        ({"json": {"reason": "x" * 1001}}, 400, "has 1001 characters: write at most 1000"),
+        ({"json": {"reason": "x" * 20_000}}, 413, ""),
+        ({"json": None, "data": b"{"}, 415, "send application/json"),
+        ({"json": None, "data": b"{", "headers": KNOWN | {"Content-Type": "application/json"}}, 400, "Invalid JSON"),
+        ({"json": None, "data": {"reason": "odd"}}, 415, "send application/json"),
+        ({"params": {"wait": "a while"}}, 400, "wait is 'a while': write seconds from 0 to 30"),
+        ({"params": {"wait": "nan"}}, 400, "wait is 'nan'"),
+    ],
+)
+async def test_a_request_that_is_wrong_is_told_what_to_do(
+    door: TestClient[Any, Any], request_: dict[str, Any], status: int, words: str
+) -> None:
+    got, said = await asked(door, **request_)
+    assert got == status, said
+    assert words in said
+
+
+async def test_an_api_server_that_is_away_is_tried_again_later(door: TestClient[Any, Any]) -> None:
+    answer = await door.post(HALT, json={"reason": "odd"}, headers=KNOWN)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert "the API server does not answer" in (await answer.json())["error"]
+    assert (await door.get("/api/v1/namespaces/default/traders", headers=KNOWN)).status == 503
+
+
+async def test_another_sites_page_is_let_in_nowhere(door: TestClient[Any, Any]) -> None:
+    origin = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    answer = await door.options(HALT, headers=origin | {"Access-Control-Request-Headers": "authorization,content-type"})
+    assert answer.status == 405
+    assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+def test_a_token_is_sent_nowhere_in_the_clear() -> None:
+    assert ApiServer.of("", "") is None
+    with pytest.raises(InvalidInput, match="so write https://host:port"):
+        ApiServer.of("http://kubernetes.default.svc", "")
+    with pytest.raises(InvalidInput, match="is no file"):
+        ApiServer.of("https://kubernetes.default.svc", "/none/ca.crt")

@@ -123,7 +123,7 @@ class _Asked:
     seconds: float
 
     async def answer(self, done: Callable[[], Awaitable[Document]]) -> web.Response:
-        """200 with the Trader when it is done in time, else 202 with what was asked."""
+        """200 with the Trader when it is seen to be done in time, else 202 with what was asked."""
         metadata = self.document["metadata"]
         asked = {"asked": self.verb.name, "namespace": metadata["namespace"], "name": metadata["name"]}
         asked |= {"reason": self.reason, "by": self.actor}
@@ -132,7 +132,7 @@ class _Asked:
             return web.json_response(asked, status=202)
         try:
             return web.json_response(asked | {"trader": _view(await done())})
-        except NotYet:
+        except RetryLater:
             return web.json_response(asked, status=202)
 
 

@@ -33,7 +33,8 @@ from .test_kills import children
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 HALTED, CONTROL = ("hold", "cancel", "flatten"), "control"
-BARS, HISTORY = 2000, 40
+SYMBOLS = tuple(f"{letter * 3}/USD" for letter in "ABCDEFGH")  # so many that at any time something is held
+BARS = 2000
 Ledger = dict[str, Any]
 
 
@@ -48,7 +49,7 @@ class Scene:
 
     @classmethod
     def start(cls, folder: Path) -> Scene:
-        write_bars(folder / "bars.parquet", bars=BARS, sd=0.02)
+        write_bars(folder / "bars.parquet", bars=BARS, sd=0.02, symbols=SYMBOLS, ratio=1.0)
         port = free_port()
         return cls(folder=folder, port=port, runner=_run(folder, port))
 
@@ -130,7 +131,7 @@ def _lives(pid: int) -> bool:
 
 
 def traders(scene: Scene) -> None:
-    digest = save(open_blobs((scene.state / "artifacts").as_uri()), bundle())
+    digest = save(open_blobs((scene.state / "artifacts").as_uri()), bundle(symbols=SYMBOLS, enter="-0.02", exit="-0.04"))
     documents = [
         {
             "apiVersion": "cappuccino.dev/v1alpha1",
@@ -204,10 +205,7 @@ def test_three_halts_hold_whatever_dies_and_a_resume_with_a_reason_lifts_them(sc
         entered = len(bought(scene.before[name]))
         wait_for(lambda name=name, entered=entered: len(bought(scene.ledger(name))) > entered, why=f"{name} enters again")
     scene.told("audit", "verify")
-    assert scene.query("select action, count(*) from audit group by 1 order by 1") == [
-        ("halt", 3),
-        ("resume", 3),
-    ]
+    assert scene.query("select action, count(*) from audit group by 1 order by 1") == [("halt", 3), ("resume", 3)]
 
 
 def bought(ledger: Ledger) -> list[Any]:

@@ -2,6 +2,7 @@
 
 `/` the page, `/api/v1/studies`, `/api/v1/candidates` and `/api/v1/accounts`, and `/healthz`: 200 while the database answers.
 There is no login: whoever reaches the port reads the record. The page has no script, and every text in it is escaped.
+Traders are halted and resumed with the caller's own rights at the API server (halting.py); the dashboard has none.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
@@ -25,7 +27,8 @@ from cappuccino.adapters.postgres.engine import open_async_pool
 from cappuccino.adapters.postgres.overview import Overview
 from cappuccino.core.clock import iso
 from cappuccino.core.errors import InvalidInput, RetryLater
-from cappuccino.entrypoints.settings import DATABASE_URL, required
+from cappuccino.entrypoints import halting
+from cappuccino.entrypoints.settings import API_SERVER, API_SERVER_CA, DATABASE_URL, required
 from cappuccino.search.trials import TrialState
 from cappuccino.telemetry.logs import configure, get_logger
 
@@ -39,7 +42,9 @@ HEADERS = {
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(overview: Overview, *, now: Callable[[], datetime]) -> web.Application:
+def build_app(
+    overview: Overview, *, now: Callable[[], datetime], api_server: halting.ApiServer | None = None
+) -> web.Application:
     async def page(_: web.Request) -> web.Response:
         text = _template().render(
             at=iso(now()),
@@ -58,12 +63,13 @@ def build_app(overview: Overview, *, now: Callable[[], datetime]) -> web.Applica
         await overview.check()
         return web.Response(text="ok\n")
 
-    app = web.Application(middlewares=[_away])
+    app = web.Application(middlewares=[_away], client_max_size=halting.BODY_MAX)
     app.on_response_prepare.append(_protect)
     app.router.add_get("/", page)
     app.router.add_get("/healthz", healthz)
     for name in ("studies", "candidates", "accounts"):
         app.router.add_get(f"/api/v1/{name}", partial(rows, read=getattr(overview, name)))
+    halting.add_routes(app, api_server)
     return app
 
 
@@ -100,9 +106,10 @@ def _json(document: Any) -> str:
     return json.dumps(document, default=lambda value: iso(value) if isinstance(value, datetime) else str(value))
 
 
-async def _serve(url: str, host: str, port: int) -> None:
+async def _serve(url: str, host: str, port: int, api_server: halting.ApiServer | None) -> None:
     pool = await open_async_pool(url, "dashboard")
-    runner = web.AppRunner(build_app(Overview(pool, limit=LIMIT), now=lambda: datetime.now(UTC)), access_log=None)
+    app = build_app(Overview(pool, limit=LIMIT), now=lambda: datetime.now(UTC), api_server=api_server)
+    runner = web.AppRunner(app, access_log=None)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -127,5 +134,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args(argv)
     configure(process="dashboard")
-    asyncio.run(_serve(required(DATABASE_URL), options.host, options.port))
+    api_server = halting.ApiServer.of(os.environ.get(API_SERVER, ""), os.environ.get(API_SERVER_CA, ""))
+    asyncio.run(_serve(required(DATABASE_URL), options.host, options.port, api_server))
     return 0

@@ -9,6 +9,8 @@ CAPPUCCINO_REHEARSAL      USD: real venues are not reached at all, the exchange 
 CAPPUCCINO_SPEC           what the controller asks for, as JSON
 CAPPUCCINO_HEALTH         where /healthz and /metrics are served, as 0.0.0.0:8081 (trade; default: a free loopback port)
 CAPPUCCINO_STATE          the runner's folder            (runner, command line; default .cappuccino)
+CAPPUCCINO_API_SERVER     https:// of Kubernetes, where a person's halt goes (dashboard; without it, it only reads)
+CAPPUCCINO_API_SERVER_CA  file with the CA of that           (dashboard; default: what this machine trusts)
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ REHEARSAL = "CAPPUCCINO_REHEARSAL"
 SPEC = "CAPPUCCINO_SPEC"
 HEALTH = "CAPPUCCINO_HEALTH"
 STATE = "CAPPUCCINO_STATE"
+API_SERVER = "CAPPUCCINO_API_SERVER"
+API_SERVER_CA = "CAPPUCCINO_API_SERVER_CA"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -336,3 +336,19 @@ def test_the_migration_can_read_the_logins_that_the_chart_makes(helm: Helm, tmp_
     assert set(logins) == set(ROLES_WITH_LOGIN)
     assert len(set(logins.values())) == len(logins)
     assert urls["migrator"] == f"postgresql://postgres:{urls['password']}@cappuccino-database.default.svc:5432/cappuccino"
+
+
+def test_the_dashboard_reaches_the_api_server_with_callers_tokens_and_has_none_of_its_own(helm: Helm) -> None:
+    for url in ("https://kubernetes.default.svc", ""):
+        documents = helm.template("-f", TRY, "--set=networkPolicy.enabled=true", f"--set=dashboard.apiServer={url}")
+        spec = one(documents, "Deployment", "cappuccino-dashboard")["spec"]["template"]["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert "serviceAccountName" not in spec
+        environment = {each["name"]: each.get("value") for each in spec["containers"][0]["env"]}
+        volumes = {each["name"]: each for each in spec["volumes"]}
+        policy = one(documents, "NetworkPolicy", "cappuccino-dashboard")["spec"]["egress"]
+        ports = {port["port"] for rule in policy for port in rule["ports"]}
+        assert not [each for each in volumes.values() if "projected" in each or "secret" in each]
+        assert environment.get("CAPPUCCINO_API_SERVER", "") == url
+        assert ("api-server" in volumes, 6443 in ports) == (bool(url), bool(url))
+    assert "/dashboard/apiServer" in helm.refusal("-f", TRY, "--set=dashboard.apiServer=http://kubernetes.default.svc")

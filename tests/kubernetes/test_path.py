@@ -144,5 +144,9 @@ def test_metrics_and_dashboard_answer(scene: Scene) -> None:
     import requests
 
     with scene.forwarded(f"{scene.release}-dashboard", 80) as port:
-        studies = requests.get(f"http://127.0.0.1:{port}/api/v1/studies", timeout=10).json()
+        url = f"http://127.0.0.1:{port}/api/v1"
+        studies = requests.get(f"{url}/studies", timeout=10).json()
+        asker = {"Authorization": f"Bearer {scene.kubectl('create', 'token', f'{scene.release}-operator').strip()}"}
+        traders = requests.get(f"{url}/namespaces/{scene.namespace}/traders", headers=asker, timeout=20).json()
     assert "quickstart" in json.dumps(studies)
+    assert {each["name"] for each in traders["items"]} == {each["metadata"]["name"] for each in scene.list("traders")}

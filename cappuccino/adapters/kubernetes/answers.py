@@ -23,6 +23,14 @@ class AnotherUid(Conflict):
     """The object of that name is not the one that was meant."""
 
 
+class Unauthenticated(InvalidInput):
+    """The server does not know who is asking."""
+
+
+class Forbidden(InvalidInput):
+    """Who is asking may not, by RBAC or by an admission policy."""
+
+
 def status_of(body: bytes) -> Mapping[str, Any]:
     """The Status of a refusal; what stands between us and the server may answer with anything."""
     try:
@@ -53,7 +61,7 @@ def error_of(code: int, status: Mapping[str, Any], *, what: str, after: float | 
         return Expired(told, after_seconds=0.0)
     if code in (401, 403):
         remedy = ": grant it with a Role" if " cannot " in message or code == 401 else ""
-        return InvalidInput(f"{message}{remedy} ({what})")
+        return (Unauthenticated if code == 401 else Forbidden)(f"{message}{remedy} ({what})")
     if code >= 500 and _is_a_bad_patch(message):
         return InvalidInput(told)
     if code in (408, 429) or code >= 500:

@@ -1,7 +1,7 @@
 """Calls to an API server with plain documents, and what its answers mean for us.
 
     404        None from `get`, else NotFound           409        Conflict
-    400, 422   InvalidInput with the server's message   401, 403   InvalidInput that names the permission
+    400, 422   InvalidInput with the server's message   401, 403   Unauthenticated, Forbidden: names the permission
     408, 429, 5xx, no answer in time, no connection     RetryLater, after Retry-After when it is told
 
 Every request has a time limit. Writes are made as the field manager `cappuccino`. Documents lose metadata.managedFields.
@@ -68,6 +68,7 @@ STATEFULSET = ApiResource("apps", "v1", "statefulsets", "StatefulSet")
 POD = ApiResource("", "v1", "pods", "Pod")
 EVENT = ApiResource("", "v1", "events", "Event")
 LEASE = ApiResource("coordination.k8s.io", "v1", "leases", "Lease")
+REVIEW = ApiResource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview")
 
 
 def _unobserved(verb: str, resource: str, code: int | str, seconds: float) -> None: ...
@@ -105,6 +106,12 @@ class Client:
             where = kubeconfig or "KUBECONFIG"
             raise InvalidInput(f"no cluster to talk to ({where}: {error}): name a kubeconfig or a context") from error
         return cls(configuration, on_call=on_call)
+
+    @classmethod
+    def bearing(cls, token: str, *, url: str, ca_file: str | None, seconds: float = _SECONDS) -> Client:
+        """As whoever the token is of. `ca_file` None: the server's certificate is known to this machine."""
+        given = {"BearerToken": f"Bearer {token}"}
+        return cls(Configuration(host=url.rstrip("/"), ssl_ca_cert=ca_file, api_key=given), seconds=seconds)
 
     async def __aenter__(self) -> Client:
         return self
@@ -173,6 +180,12 @@ class Client:
             raise RetryLater(f"watch {resource}: {_why(error)}") from error
         finally:
             response.response.close()
+
+    async def user(self) -> str:
+        """As whom the server knows who is asking."""
+        review = {"apiVersion": REVIEW.api_version, "kind": REVIEW.kind, "metadata": {"namespace": None}}
+        answer = await self.create(REVIEW, review)
+        return str(answer["status"]["userInfo"]["username"])
 
     # --- writing ------------------------------------------------------------------------------------
 

@@ -40,6 +40,11 @@ _CANDIDATES = """
      where v.gate = 'verdict' order by v.recorded_at desc, v.id desc limit %s
 """
 
+_HALTS = """
+    select distinct on (subject) subject, actor, recorded_at from audit
+     where action = 'halt' and subject = any(%s) order by subject, seq desc
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOverview:
@@ -69,12 +74,15 @@ class CandidateOverview:
 
 @dataclass(frozen=True, kw_only=True)
 class AccountOverview:
-    """held: a trader has its lease now. equity_usd: marked at last_bar_at, both None before the first bar."""
+    """held: a trader has its lease now. equity_usd: marked at last_bar_at, both None before the first bar.
+    halted_by, halted_at: as audited; all three are None while it is not halted."""
 
     name: str
     venue: str
     held: bool
     halted_reason: str | None
+    halted_by: str | None
+    halted_at: datetime | None
     equity_usd: Decimal | None
     peak_equity_usd: Decimal | None
     last_bar_at: datetime | None
@@ -101,12 +109,16 @@ class Overview:
         """Every account, by name."""
         accounts = await self._record.accounts()
         activity = await self._record.activity([account.name for account in accounts])
+        latched = [f"account/{account.name}" for account in accounts if account.halted_reason is not None]
+        halts = {row["subject"].partition("/")[2]: row for row in await self._rows(_HALTS, latched)}
         return [
             AccountOverview(
                 name=account.name,
                 venue=account.venue,
                 held=account.held,
                 halted_reason=account.halted_reason,
+                halted_by=halts.get(account.name, {}).get("actor"),
+                halted_at=halts.get(account.name, {}).get("recorded_at"),
                 equity_usd=activity[account.name].equity_usd,
                 peak_equity_usd=activity[account.name].peak_equity_usd,
                 last_bar_at=activity[account.name].last_bar_at,
@@ -120,8 +132,8 @@ class Overview:
         """Returns when the database answers."""
         await self._rows("select 1 where %s > 0", 1)
 
-    async def _rows(self, statement: str, limit: int) -> list[dict[str, Any]]:
+    async def _rows(self, statement: str, parameter: int | list[str]) -> list[dict[str, Any]]:
         with away_is_retry():
             async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(statement, [limit])
+                await cursor.execute(statement, [parameter])
                 return await cursor.fetchall()

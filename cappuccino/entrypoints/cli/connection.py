@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from cappuccino.entrypoints import presence
+from cappuccino.entrypoints import asking, presence
 from cappuccino.entrypoints.cli.target import Target
 from cappuccino.entrypoints.settings import DATABASE_URL, state_folder
 
@@ -21,25 +21,14 @@ if TYPE_CHECKING:
     from cappuccino.reconcile.ports import Objects, Record
 
 
-class Cluster(Protocol):
+class Cluster(asking.Cluster, Protocol):
     """`record` is None where only the cluster's own processes reach it."""
 
     @property
     def namespace(self) -> str: ...
 
     @property
-    def objects(self) -> Objects: ...
-
-    @property
     def record(self) -> Record | None: ...
-
-    async def events(self, key: Key) -> Sequence[Mapping[str, Any]]:
-        """What happened to an object, oldest first: last_at, type, reason, message, count."""
-        ...
-
-    async def user(self) -> str:
-        """As whom the cluster knows who is asking."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

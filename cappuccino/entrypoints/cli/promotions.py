@@ -49,7 +49,7 @@ def promote(
 
     async def run(cluster: Cluster) -> str:
         from cappuccino.controllers.requests import APPROVE
-        from cappuccino.entrypoints.cli.asking import acted, ask_for, awaited, last_word
+        from cappuccino.entrypoints.asking import acted, ask_for, awaited, last_word
         from cappuccino.reconcile.wake import key_of
 
         document = await _existing(cluster, name)

@@ -20,7 +20,7 @@ from kubernetes.aio.client import CoreV1Api
 from kubernetes.aio.config.kube_config import KubeConfigMerger
 
 from cappuccino.adapters.kubernetes.answers import error_of, status_of
-from cappuccino.adapters.kubernetes.client import EVENT, POD, ApiResource, Client
+from cappuccino.adapters.kubernetes.client import EVENT, POD, Client
 from cappuccino.adapters.kubernetes.index import ClusterIndex
 from cappuccino.adapters.kubernetes.objects import KubernetesObjects
 from cappuccino.core.errors import IntegrityError, InvalidInput, InvariantViolation, NotFound, RetryLater
@@ -28,7 +28,6 @@ from cappuccino.entrypoints.cli.target import Target
 from cappuccino.entrypoints.settings import DATABASE_URL, required
 from cappuccino.reconcile.ports import Document, Key, Objects, Record
 
-REVIEW = ApiResource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview")
 KUBECONFIG = "KUBECONFIG"
 OPERATOR_LABELS, OPERATOR_CONTAINER = "app.kubernetes.io/name=cappuccino,app.kubernetes.io/component=operator", "operator"
 _FOLLOWED_SECONDS = 365 * 86400.0
@@ -67,9 +66,7 @@ class Remote:
         return sorted(rows, key=lambda row: (row["last_at"], row["reason"]))
 
     async def user(self) -> str:
-        review = {"apiVersion": REVIEW.api_version, "kind": REVIEW.kind, "metadata": {"namespace": None}}
-        answer = await self.client.create(REVIEW, review)
-        return str(answer["status"]["userInfo"]["username"])
+        return await self.client.user()
 
     async def pods(self, labels: str) -> list[Document]:
         """Oldest first."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cappuccino.core.errors import CappuccinoError, InvalidInput, NotFound, RetryLater
+from cappuccino.core.errors import CappuccinoError, InvalidInput, NotFound
+from cappuccino.entrypoints.asking import ask_to_halt, ask_to_resume, halted, resumed
 from cappuccino.entrypoints.cli import kinds, options
 from cappuccino.entrypoints.cli.connection import Cluster, ask
 from cappuccino.entrypoints.cli.target import Target
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from cappuccino.reconcile.ports import Document, Record
 
 _AT_ONCE = 20  # requests under way
-_WORDS_SECONDS = 3.0  # for so long a refusal may be on its way after the mark
 
 
 @options.targeted
@@ -103,7 +103,8 @@ def resume(
         if cluster.record is not None and await cluster.record.account(account) is not None:
             await cluster.record.resume(name=account, reason=reason, actor=await cluster.user())
         else:
-            await _resume(cluster, document, reason, timeout)
+            mark = await ask_to_resume(cluster, document, reason, actor=await cluster.user(), seconds=timeout)
+            await resumed(cluster, document, mark, seconds=timeout)
         typer.echo(f"{_shown(document)} resumed")
 
     ask(target, run)
@@ -145,49 +146,19 @@ class Halting:
 
 
 async def _halt(cluster: Cluster, document: Document, reason: str, actor: str) -> Halting:
-    from cappuccino.controllers.requests import HALT
-    from cappuccino.entrypoints.cli.asking import ask_for
-
     account = document["spec"]["account"]
     if cluster.record is not None and await cluster.record.account(account) is not None:
         await cluster.record.halt(name=account, reason=reason, actor=actor)
         return Halting(document=document)
-    return Halting(document=document, mark=await ask_for(cluster, document, HALT, reason, reason=reason, actor=actor))
+    return Halting(document=document, mark=await ask_to_halt(cluster, document, reason, actor=actor))
 
 
 async def _halted_soon(cluster: Cluster, halting: Halting, reason: str, seconds: float) -> None:
     """Say so when it is halted; one that has no account yet is, by the annotation alone, when this machine runs it."""
-    from cappuccino.controllers.requests import HALT
-    from cappuccino.entrypoints.cli.asking import acted, awaited
-    from cappuccino.reconcile.wake import key_of
-
-    def latched(now: Document) -> bool:  # or held back, when there is no account to latch
-        return _halted(now) and (acted(now, HALT, halting.mark) or now["status"]["haltedReason"] == reason.strip())
-
     unstarted = halting.mark and cluster.record is not None
     if halting.mark and not unstarted:
-        await awaited(cluster, key_of(halting.document), latched, seconds=seconds)
+        await halted(cluster, halting.document, halting.mark, reason, seconds=seconds)
     typer.echo(f"{_shown(halting.document)} halted{' before its first start: it has no account yet' if unstarted else ''}")
-
-
-async def _resume(cluster: Cluster, document: Document, reason: str, seconds: float) -> None:
-    from cappuccino.controllers.requests import HALT, RESUME, read
-    from cappuccino.entrypoints.cli.asking import acted, ask_for, awaited, last_word
-    from cappuccino.reconcile.wake import key_of
-
-    key = key_of(document)
-    pending = read(document["metadata"].get("annotations") or {}, HALT)
-    if pending and pending.new:  # a resume lifts what the status has told
-        document = await awaited(cluster, key, _halted, seconds=seconds)
-    if not _halted(document):
-        raise InvalidInput(f"{_shown(document)} is not halted: there is nothing to lift")
-    mark = await ask_for(cluster, document, RESUME, reason, reason=reason, actor=await cluster.user())
-    await awaited(cluster, key, lambda now: acted(now, RESUME, mark), seconds=seconds)
-    try:
-        await awaited(cluster, key, lambda now: not _halted(now), seconds=_WORDS_SECONDS)
-    except RetryLater as error:
-        why = await last_word(cluster, key, "ResumeRefused") or "it was halted again"
-        raise InvalidInput(f"{_shown(document)} stays halted: {why}") from error
 
 
 async def _trader(cluster: Cluster, word: str) -> Document:
@@ -200,10 +171,6 @@ async def _trader(cluster: Cluster, word: str) -> Document:
     if document is None:
         raise kinds.absent("Trader", name, cluster.namespace)
     return document
-
-
-def _halted(document: Document) -> bool:
-    return bool((document.get("status") or {}).get("haltedReason"))
 
 
 def _shown(document: Document) -> str:

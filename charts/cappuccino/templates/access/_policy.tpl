@@ -43,6 +43,7 @@ spec:
   validations:
     - expression: "variables.operator || !variables.changed.exists(k, k.startsWith('cappuccino.dev/') && k.endsWith('-acted'))"
       message: "annotations that end in -acted are the operator's: leave them as they are"
+      reason: Forbidden
     - expression: >-
         variables.editor || request.operation == 'CREATE' || (
         (object.spec == oldObject.spec{{ with .besides }} || {{ . }}{{ end }})
@@ -53,6 +54,7 @@ spec:
       messageExpression: >-
         variables.user + " lacks the verb update on {{ .plural }}.cappuccino.dev and may change only the annotations
         {{ join ", " $own }} of cappuccino.dev: leave the rest as it is, or ask for the role {{ include "cappuccino.fullname" .root }}-editor"
+      reason: Forbidden
 {{- end }}
 
 {{/* A CEL list of our annotations' full names. */}}

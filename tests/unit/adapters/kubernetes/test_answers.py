@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
-from cappuccino.adapters.kubernetes.answers import AnotherUid, Exists, Expired
+from cappuccino.adapters.kubernetes.answers import AnotherUid, Exists, Expired, Forbidden, Unauthenticated
 from cappuccino.adapters.kubernetes.client import JOB, OURS, Client
 from cappuccino.core.errors import CappuccinoError, Conflict, InvalidInput, NotFound, RetryLater
 
@@ -64,11 +64,11 @@ def refusal(message: str, reason: str = "", **details: Any) -> dict[str, Any]:
         (
             403,
             refusal('User "u" cannot list resource "jobs"', "Forbidden"),
-            InvalidInput,
+            Forbidden,
             'cannot list resource "jobs": grant it',
         ),
-        (403, refusal("exceeded quota: pods", "Forbidden"), InvalidInput, r"exceeded quota: pods \("),
-        (401, refusal("Unauthorized", "Unauthorized"), InvalidInput, "Unauthorized"),
+        (403, refusal("exceeded quota: pods", "Forbidden"), Forbidden, r"exceeded quota: pods \("),
+        (401, refusal("Unauthorized", "Unauthorized"), Unauthenticated, "Unauthorized"),
         (410, refusal("too old resource version", "Expired"), Expired, "too old"),
         (429, refusal("too many requests"), RetryLater, "too many requests"),
         (500, refusal("etcdserver: leader changed"), RetryLater, "leader changed"),

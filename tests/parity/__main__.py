@@ -59,13 +59,13 @@ class Sizes:
     five_minutes: int
     unstopped: int
     stopped: int
-    learning_rate: float = 0.001
+    learning_rate: float = 0.003
     stretches: int = 8
     tick_bps: float = 5.0
 
 
 FULL = Sizes(bars=12_000, timesteps=32_768, five_minutes=40_000, unstopped=4_000, stopped=500)
-FAST = Sizes(bars=900, timesteps=16_384, learning_rate=0.003, five_minutes=0, unstopped=60, stopped=24, stretches=2)
+FAST = Sizes(bars=900, timesteps=16_384, five_minutes=0, unstopped=60, stopped=24, stretches=2)
 
 
 @dataclass(kw_only=True)
@@ -82,6 +82,8 @@ class Report:
 
     def add(self, engine: str, scene: Scene, found: Comparison, allowed: np.ndarray[Any, Any], seconds: float) -> None:
         name = f"{engine}: {scene.name}"
+        if not found.moved:
+            self.missed.append(f"{name}: nothing was traded, so nothing is shown: choose another seed")
         over = np.abs(found.days) - allowed
         worst = int(np.argmax(over))
         row = {

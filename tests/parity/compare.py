@@ -48,11 +48,13 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """days: [D] difference in growth, bps. exits: [D] share of equity sold by barriers, summed over the day's exits."""
+    """days: [D] difference in growth, bps. exits: [D] share of equity sold by barriers, summed over the day's exits. moved: how
+    often the account's equity changed; never: nothing was compared."""
 
     days: FloatArray
     exits: FloatArray
     decisions: int
+    moved: int
     differences: tuple[Difference, ...]
 
     @property
@@ -77,6 +79,7 @@ class Comparison:
             days=np.concatenate([self.days, other.days]),
             exits=np.concatenate([self.exits, other.exits]),
             decisions=self.decisions + other.decisions,
+            moved=self.moved + other.moved,
             differences=self.differences + other.differences,
         )
 
@@ -93,7 +96,13 @@ def compare(one: Track, other: Track, sizing: Sizing) -> Comparison:
     exits = np.zeros(len(days))
     for at, weight in other.exits:
         exits[np.clip(np.searchsorted(one.at[marks], at, side="left") - 1, 0, len(days) - 1)] += weight
-    return Comparison(days=days, exits=exits, decisions=len(one.actions), differences=tuple(_differences(one, other, sizing)))
+    return Comparison(
+        days=days,
+        exits=exits,
+        decisions=len(one.actions),
+        moved=int(np.count_nonzero(np.diff(other.equity))),
+        differences=tuple(_differences(one, other, sizing)),
+    )
 
 
 def boundary_distance(one: float, other: float) -> float:

@@ -498,7 +498,7 @@ async def test_a_workload_is_told_of_its_own_secret_and_of_no_other(pool: Any, t
     supervisor = runner_module().local_workloads(pool, tmp_path, secrets=("SECRETS", tmp_path / "secrets"))
     async with supervising(supervisor):
         for name, secret in asks.items():
-            await supervisor.start(replace(workload(tmp_path / name, "tell", name=name), pod=PodNeeds(secret=secret)))
+            await supervisor.start(replace(workload(tmp_path / name, "tell", name=name), pod=PodNeeds(secrets=(secret,))))
         for name in asks:
             await appears(tmp_path / name / "ready")
     assert {name: (tmp_path / name / "told").read_text() for name in asks} == {

@@ -66,6 +66,9 @@ class Played:
             return 143
         return int(step)
 
+    def end(self, reason: str) -> None:
+        self.ended = reason
+
     def stop(self, reason: str) -> None:
         self.stopped.set()
 
@@ -73,7 +76,7 @@ class Played:
 def test_a_portfolio_that_is_refused_ends_alone_and_says_why() -> None:
     refused, other = Played("a", [InvalidInput("no such symbol")]), Played("b", [0])
     assert Portfolios([refused, other]).run() == 2
-    assert (refused.ended, other.ended) == ("no such symbol", None)
+    assert (refused.ended, other.ended) == ("no such symbol", "")
     assert (refused.runs, other.runs) == (1, 1)
 
 
@@ -94,7 +97,7 @@ def test_one_that_crashes_is_started_again_until_it_crashed_more_often_than_it_m
     assert Portfolios([crashing, recovering]).run() == 1
     assert (crashing.runs, recovering.runs) == (3, 3)
     assert crashing.ended == "crashed 3 times: bug"
-    assert recovering.ended is None
+    assert recovering.ended == ""
 
 
 def test_asked_to_stop_all_of_them_end_and_none_is_started_again() -> None:
@@ -103,6 +106,7 @@ def test_asked_to_stop_all_of_them_end_and_none_is_started_again() -> None:
     threading.Timer(0.2, together.stop, ["SIGTERM"]).start()
     assert together.run() == 143
     assert waiting.runs == 1
+    assert (trading.ended, waiting.ended) == (None, None)
 
 
 # --- what is shared ---------------------------------------------------------------------------------

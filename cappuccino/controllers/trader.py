@@ -207,7 +207,7 @@ def _end(observed: Observed, trader: Trader, now: datetime) -> Decision:
         told = _status(observed, trader, (leaving,), now, [], held, requeue=JOINING_SECONDS)
         return replace(told, wakes=observed.minder)
     stop: list[Action] = [StopWorkload(name=trading.name)] if trading else []
-    if observed.account is None:
+    if observed.account is None or not observed.account.token:  # nobody ever held it
         return Decision(actions=(*stop, release))
     run = observed.farewell
     leaving = false("Ready", "Leaving", f"deleted: it leaves its account by onDelete {trader.spec.on_delete}")

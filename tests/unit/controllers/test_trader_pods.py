@@ -240,9 +240,10 @@ def test_the_last_member_stops_the_process_before_its_farewell() -> None:
 def test_a_deleted_one_without_an_account_is_let_go_only_when_nothing_runs_for_it() -> None:
     waits = decide(seen(gone("b"), one("a"), workload=process("a", "b"), account=None), now=NOW)
     assert not [a for a in waits.actions if isinstance(a, PatchMetadata)]
-    (release,) = decide(seen(gone("b"), one("a"), workload=process("a"), account=None), now=NOW).actions
-    assert isinstance(release, PatchMetadata)
-    assert release.finalizers == ()
+    for never_held in (None, account(token=0, held=False, ended="no such bundle")):
+        (release,) = decide(seen(gone("b"), one("a"), workload=process("a"), account=never_held), now=NOW).actions
+        assert isinstance(release, PatchMetadata)
+        assert release.finalizers == ()
 
 
 # --- of a Deployment --------------------------------------------------------------------------------

@@ -74,6 +74,8 @@ class Cluster:
         ((TRADER,), True, False),
         ((TRADER,), None, False),
         ((Key("Trader", "default", "gone"),), False, False),
+        ((Key("Trader", "default", "gone"), TRADER), False, True),
+        ((Key("Trader", "default", "gone"), TRADER), True, False),
         ((Key("Trial", "default", "s-00001"),), True, True),
         ((Key("Trial", "default", "s-00001"), TRADER), True, False),
     ],

@@ -42,7 +42,7 @@ from cappuccino.core.identifiers import TRACEPARENT
 FINALIZER = "cappuccino.dev/flatten"
 FIGURES_EVERY = timedelta(seconds=60)
 FIGURES = {"equity_usd", "drawdown", "last_bar_at", "orders", "fills", "measured_at"}  # of a status
-JOINING_SECONDS = 5.0  # between two looks at whether the process of a pod has been started again
+SHARED_SECONDS = 15.0  # between two looks of a member at what else would wake it: hundreds look at one process
 STARTING = (false("Ready", "Starting", "its process is being started"),)
 RESTARTING = (false("Ready", "Restarting", "its spec changed: its process is started again with the new one"),)
 TRACEPARENT_ANNOTATION = "cappuccino.dev/traceparent"  # of the Study that its bundle comes from
@@ -60,9 +60,9 @@ class Observed:
     orphans: Sequence[WorkloadStatus] = ()  # of a Trader that is gone: what still runs for it and for nobody else
 
     @property
-    def minder(self) -> tuple[Key, ...]:
-        """The other Trader that starts and stops the process which they share."""
-        return tuple(member.key for member in self.sharing.members[:1] if member.key != self.key)
+    def others(self) -> tuple[Key, ...]:
+        """Members of its pod besides itself; the first of all minds the process."""
+        return tuple(member.key for member in self.sharing.members if member.key != self.key)
 
 
 def farewell_name(key: Key) -> str:
@@ -112,31 +112,28 @@ def _share(observed: Observed, trader: Trader, now: datetime, actions: list[Acti
         actions.append(PatchMetadata(key=observed.key, uid=trader.uid, labels={LABEL: joins}))
     served = _serves(observed)
     changed = trader.status is not None and trader.status.observed_generation != trader.metadata.generation
-    rest = SETTLED_SECONDS - sharing.still_seconds
-    outdated = run is not None and sharing.wanted is not None and run.fingerprint != sharing.wanted.fingerprint
-    stale = run is None or outdated
-    if sharing.wanted and stale and rest <= 0:
-        actions.append(StartWorkload(workload=sharing.wanted) if run is None else StopWorkload(name=run.name))
+    wanted = sharing.wanted if joins else None
+    stale = wanted is not None and (run is None or run.fingerprint != wanted.fingerprint)
+    rest = max(0.0, SETTLED_SECONDS - sharing.still_seconds)
+    if wanted and stale and not rest:
+        actions.append(StartWorkload(workload=wanted) if run is None else StopWorkload(name=run.name))
 
-    requeue: float | None
+    requeue: float | None = SHARED_SECONDS
     if joins is None:
         conditions, requeue = _unstarted(held) if held.unstarted else stalled("NoRoom", full), FIGURES_EVERY.total_seconds()
     elif run is None:
-        conditions, requeue = STARTING, JOINING_SECONDS
-    elif changed or (outdated and rest <= 0):
-        conditions, requeue = RESTARTING, JOINING_SECONDS
-    elif not served:
-        ready = false("Ready", "Joining", f"the process of pod {joins} is started again with it")
-        conditions, requeue = (ready,), JOINING_SECONDS
+        conditions = STARTING
+    elif changed or not served or (stale and not rest):
+        reason = "Restarting" if served else "Joining"
+        conditions = (false("Ready", reason, f"the process of pod {joins} is started again with its members as they are now"),)
     else:
         conditions, requeue = _standing(observed, trader, _part(run, observed.account), held)
-    if not joined or (outdated and rest <= 0):
-        requeue = 0.1
-    elif sharing.wanted and stale and rest > 0:
-        requeue = rest
-    told = _status(observed, trader, conditions, now, actions, held, requeue=requeue)
+        requeue = requeue and max(requeue, SHARED_SECONDS)
+    if stale:
+        requeue = rest or 0.1
     news = not joined or run is None or changed or served != bool(joins)
-    return replace(told, wakes=observed.minder if news else ())
+    told = _status(observed, trader, conditions, now, actions, held, requeue=requeue)
+    return replace(told, wakes=observed.others[:1] if news and wanted is None else ())
 
 
 def _part(run: WorkloadStatus, account: AccountRow | None) -> WorkloadStatus:
@@ -202,10 +199,10 @@ def _end(observed: Observed, trader: Trader, now: datetime) -> Decision:
     release = PatchMetadata(key=observed.key, uid=trader.uid, finalizers=rest)
     trading = observed.workload if trader.spec.pod is None or _serves(observed) else None
     held = Latch(halted=observed.account.halted_reason if observed.account else None)
-    if trading and trader.spec.pod and observed.minder:
+    if trading and trader.spec.pod and observed.others:
         leaving = false("Ready", "Leaving", f"deleted: the process of pod {trader.spec.pod} is started again without it")
-        told = _status(observed, trader, (leaving,), now, [], held, requeue=JOINING_SECONDS)
-        return replace(told, wakes=observed.minder)
+        told = _status(observed, trader, (leaving,), now, [], held, requeue=SHARED_SECONDS)
+        return replace(told, wakes=observed.others[:1])
     stop: list[Action] = [StopWorkload(name=trading.name)] if trading else []
     if observed.account is None or not observed.account.token:  # nobody ever held it
         return Decision(actions=(*stop, release))

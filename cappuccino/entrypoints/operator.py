@@ -110,7 +110,8 @@ async def may_be_replaced(keys: tuple[Key, ...], *, index: Summaries, record: Re
     """
     traders = [key for key in keys if key.kind == "Trader"]
     summaries = [summary for key in traders if (summary := index.summary(key))]
-    accounts = [account for each in summaries if (account := await record.account(each.refers["account"]))]
+    rows = {row.name: row for row in await record.accounts()} if summaries else {}
+    accounts = [rows[name] for each in summaries if (name := each.refers["account"]) in rows]
     return not traders or (bool(accounts) and not any(account.held for account in accounts))
 
 

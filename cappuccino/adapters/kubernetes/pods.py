@@ -171,7 +171,7 @@ def _volumes(workload: Workload, settings: PodSettings) -> tuple[list[Document],
         volumes.append({"name": "artifacts", "persistentVolumeClaim": {"claimName": settings.artifacts.claim}})
         mounts.append({"name": "artifacts", "mountPath": ARTIFACTS, "readOnly": workload.arguments[0] == "trade"})
     if secrets := workload.pod.secrets:
-        sources = [{"secret": _secret(name, optional=len(secrets) > 1)} for name in secrets]
+        sources = [{"secret": _secret(name, optional=workload.pod.portfolios > 1)} for name in secrets]
         volumes.append({"name": "accounts", "projected": {"sources": sources, "defaultMode": 0o440}})
         mounts.append({"name": "accounts", "mountPath": SECRETS, "readOnly": True})
     return volumes, mounts

@@ -120,6 +120,8 @@ def test_one_that_is_halted_before_its_first_start_is_no_member() -> None:
     decision = decide(seen(halted, one("b"), account=None, workload=None), now=NOW)
     assert reason(decision) == ("False", "Halted")
     assert labels(decision) == [{LABEL: None}]
+    assert touched(decision) == []
+    assert decision.wakes == (key("b"),)
 
 
 def test_a_live_trader_shares_nothing() -> None:
@@ -138,6 +140,7 @@ def test_the_first_starts_it_for_all_and_the_others_leave_it_to_that_one() -> No
     assert start.workload == wanted(b, a)
     assert start.workload.arguments == ("trade", "--portfolios")
     assert start.workload.keys == (key("a"), key("b"))
+    assert first.wakes == ()
     second = decide(seen(b, a, workload=None), now=NOW)
     assert touched(second) == []
     assert second.wakes == (key("a"),)

@@ -62,9 +62,9 @@ class Cluster:
     def summary(self, key: Key) -> Summary | None:
         return Summary(key=key, uid="u", refers={"account": "mine"}) if key == TRADER else None
 
-    async def account(self, name: str) -> Any:
-        assert name == "mine"
-        return None if self.held is None else SimpleNamespace(held=self.held)
+    async def accounts(self) -> list[Any]:
+        others = SimpleNamespace(name="another's", held=not self.held)
+        return [others] if self.held is None else [others, SimpleNamespace(name="mine", held=self.held)]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.bundle import save
 from cappuccino.controllers import pod, trader
 from cappuccino.controllers.decision import Document, Key
+from cappuccino.entrypoints import cli
 from cappuccino.entrypoints.runner import RunnerSettings, started
 from cappuccino.reconcile.ports import Objects
 from tests.unit.trading.processes import Exchange, bundle, write_bars
@@ -74,7 +75,7 @@ def fills(url: str, account: str) -> list[tuple[Any, ...]]:
 
 
 async def test_traders_of_one_pod_trade_in_one_process_come_go_and_survive_its_kill(
-    database_url: str, exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = save(open_blobs((tmp_path / "state" / "artifacts").as_uri()), bundle())
 
@@ -118,6 +119,10 @@ async def test_traders_of_one_pod_trade_in_one_process_come_go_and_survive_its_k
         await until(lambda: trading("a", "b", "c", "d", besides=("wrong",)))
         await traded_on("a", "b", "c", "d")
         assert (await conditions("wrong"))["Stalled"] == ("True", "Refused")
+
+        state = str(tmp_path / "state")
+        assert await asyncio.to_thread(cli.main, ["logs", "trader/b", "--tail", "-1", "--state", state]) == 0
+        assert '"account": "of-b"' in capsys.readouterr().out
 
         alive = process()
         assert alive is not None

@@ -24,6 +24,7 @@ from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.adapters.postgres.engine import open_pool
 from cappuccino.adapters.postgres.ledger import PostgresLedger, renew_together
 from cappuccino.bundle import save
+from cappuccino.controllers import pod
 from cappuccino.core.clock import from_epoch
 from cappuccino.core.errors import IntegrityError, InvalidInput, RetryLater
 from cappuccino.entrypoints import traders
@@ -33,6 +34,7 @@ from cappuccino.telemetry.metrics import TraderMetrics, render_together
 from cappuccino.trading.lease import LeaseKeeper, Rounds, one_by_one
 from cappuccino.trading.ports import LeaseState, Quote, Stop
 from cappuccino.trading.window import Series, Window
+from tests.unit.controllers.builders import trader as a_trader
 
 from .builders import HOUR, START, SYMBOLS, T0, FakeTime, MemoryLedger, Venue, make_bars
 from .processes import Exchange, bundle
@@ -285,6 +287,9 @@ def test_portfolios_of_one_process_trade_as_if_alone_and_one_that_is_refused_hol
     assert journal(database_url, "select count(*) from equity") == [(4 * 11,)]
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line["account"] for line in lines if line["event"] == "portfolio_ended"] == ["wrong"]
+    ended = dict(journal(database_url, "select name, ended from account"))
+    assert "0" * 64 in ended.pop("wrong")
+    assert ended == dict.fromkeys(names, "")
 
 
 @pytest.mark.slow
@@ -347,6 +352,24 @@ def test_a_list_of_portfolios_that_is_wrong_is_one_line(
     path.write_text(body)
     with pytest.raises(InvalidInput, match=said):
         traders.several_of(traders.parser().parse_args(["--portfolios", str(path)]))
+
+
+def test_without_a_file_the_list_is_what_the_pods_traders_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPPUCCINO_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    monkeypatch.setenv("CAPPUCCINO_ARTIFACTS_URL", tmp_path.as_uri())
+    members = [a_trader(name="b", spec={"account": "two", "pod": "p"}), a_trader(name="a", spec={"account": "one", "pod": "p"})]
+    told = pod.workload("p", members, trace={})
+    options = traders.parser().parse_args(told.arguments[1:])
+    monkeypatch.setenv(pod.PORTFOLIOS, told.environment[pod.PORTFOLIOS])
+    found = traders.several_of(options)
+    assert [(each.account, each.trader_uid, each.spec) for each in found] == [
+        ("one", "uid-a", members[1].spec),
+        ("two", "uid-b", members[0].spec),
+    ]
+    for wrong in ("", "bm8=", told.environment[pod.PORTFOLIOS][:40], "ü"):
+        monkeypatch.setenv(pod.PORTFOLIOS, wrong)
+        with pytest.raises(InvalidInput, match="CAPPUCCINO_PORTFOLIOS is no list of Traders"):
+            traders.several_of(options)
 
 
 def test_a_live_trader_and_an_account_that_is_named_twice_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

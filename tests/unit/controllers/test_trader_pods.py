@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from itertools import islice
 from typing import Any
@@ -175,6 +176,7 @@ def test_what_it_is_told_fits_an_environment_and_is_the_same_whoever_tells_it() 
     assert made.fingerprint == wanted(*reversed(traders)).fingerprint
     text = made.environment[pod.PORTFOLIOS]
     assert len(text) < 128 * 1024 // 2
+    assert base64.b64decode(text)[4:8] == bytes(4)  # gzip's time of day, which would make it another process
     entries = json.loads(pod.unpacked(text))
     assert [entry["traderUid"] for entry in entries] == [each.uid for each in traders]
     assert (made.pod.secrets, made.pod.portfolios) == (("one",), 500)

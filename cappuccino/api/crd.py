@@ -107,14 +107,14 @@ def part(kind: type[Resource], field: str) -> Schema:
 
 
 def _unchanging(kind: type[Resource]) -> list[Rule]:
-    info, name = kind.info, kind.__name__
+    info, name, always = kind.info, kind.__name__, _always(kind)
     if info.immutable == ("*",):
         return [("self == oldSelf", f"the spec of a {name} is immutable: {remedy(name)}")]
     return [
         *(
             (
-                f"self.{field} == oldSelf.{field}",
-                f"{field} is immutable (from {{oldSelf.{field}}} to {{self.{field}}}): {remedy(name)}",
+                _same(f"self.{field}", f"oldSelf.{field}", field in always),
+                f"{field} is immutable{_change(field) if field in always else ''}: {remedy(name)}",
             )
             for field in info.immutable
         ),
@@ -130,14 +130,10 @@ def _unchanging(kind: type[Resource]) -> list[Rule]:
 
 def _pinned(kind: type[Resource]) -> list[Rule]:
     """Rules at the root, where the status is in sight: what the first pass pinned no longer changes."""
-    spec = part(kind, "spec")
-    present = {*spec.get("required", ()), *(name for name, field in spec["properties"].items() if "default" in field)}
+    always = _always(kind)
     rules = []
     for field in kind.info.pinned:
-        now, before = f"self.spec.{field}", f"oldSelf.spec.{field}"
-        same = f"{now} == {before}"
-        if field not in present:
-            same = f"(has({now}) == has({before}) && (!has({now}) || {same}))"
+        same = _same(f"self.spec.{field}", f"oldSelf.spec.{field}", field in always)
         rules.append(
             (
                 f"!has(oldSelf.status) || !has(oldSelf.status.snapshot) || {same}",
@@ -145,3 +141,18 @@ def _pinned(kind: type[Resource]) -> list[Rule]:
             )
         )
     return rules
+
+
+def _always(kind: type[Resource]) -> set[str]:
+    """Fields that every spec has, if only by their defaults: a rule reads them without has()."""
+    spec = part(kind, "spec")
+    return {*spec.get("required", ()), *(name for name, field in spec["properties"].items() if "default" in field)}
+
+
+def _change(field: str) -> str:
+    return f" (from {{oldSelf.{field}}} to {{self.{field}}})"
+
+
+def _same(now: str, before: str, always: bool) -> str:
+    same = f"{now} == {before}"
+    return same if always else f"(has({now}) == has({before}) && (!has({now}) || {same}))"

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cappuccino.api.live import LiveSpec
 from cappuccino.api.meta import KindInfo, Model, Reference, Resource, Status
-from cappuccino.api.trader import Digest, TraderTemplateSpec
+from cappuccino.api.trader import PORTFOLIOS_MAX, Digest, TraderTemplateSpec
 
 CANDIDATES_MAX = 50  # in a status
 MESSAGE_MAX = 400  # characters of a gate's message in a status
@@ -105,6 +105,12 @@ class DeploymentSpec(Model):
     trader_template: TraderTemplateSpec = Field(description="What each Trader is made from.")
     accounts: tuple[Annotated[str, Field(max_length=253)], ...] = Field(
         default=(), max_length=50, description="Secrets of venue accounts; the simulated exchange opens its own."
+    )
+    portfolios_per_pod: int = Field(
+        default=1,
+        ge=1,
+        le=PORTFOLIOS_MAX,
+        description="How many of its Traders share one process; 1: each has its own, as a live one always does.",
     )
     live: LiveSpec | None = Field(
         default=None, description="Where the approved candidate trades real money; absent: an approval starts nothing."

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cappuccino.api.meta import DIGEST_PATTERN, URL_PATTERN, KindInfo, Model, Resource, Status, validations
+from cappuccino.api.meta import DIGEST_PATTERN, NAME_PATTERN, URL_PATTERN, KindInfo, Model, Resource, Status, validations
 from cappuccino.core.identifiers import CHILD_NAME_MAX
 
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, max_length=64)]
@@ -96,6 +96,8 @@ class RiskLimits(Model):
 
 
 LIVE_SECRET_SUFFIX = "-live"  # noqa: S105 - of Secrets with the key of a real account, which nothing but mode live may name
+PORTFOLIOS_MAX = 500  # that one process is measured with
+POD_LIVE = "pod {} in mode live: a live Trader has a process to itself, remove pod"
 LIVE_DRAWDOWN_MAX = 0.20  # of the persisted baseline: the emergency stop of real money is never further away
 VENUE_RULES = (
     (
@@ -174,6 +176,20 @@ class TraderSpec(TraderTemplateSpec):
         default=True, description="In mode live: decide, review and journal, and send nothing. Other modes do not ask."
     )
 
+    pod: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=CHILD_NAME_MAX,
+        pattern=NAME_PATTERN,
+        description="Traders of a namespace with the same pod share one process; absent: one to itself. Never in mode live.",
+    )
+
+    @model_validator(mode="after")
+    def _pod(self) -> Self:
+        if self.pod is not None and self.mode == "live":
+            raise ValueError(POD_LIVE.format(self.pod))
+        return self
+
     @property
     def sends(self) -> bool:
         """Whether its orders leave the process."""
@@ -207,8 +223,13 @@ class Trader(Resource):
             ("LastBar", "string", ".status.lastBarAt"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
-        wide=(("Account", "string", ".spec.account"), ("Bundle", "string", ".spec.bundleDigest")),
-        immutable=("account",),
+        wide=(
+            ("Account", "string", ".spec.account"),
+            ("Bundle", "string", ".spec.bundleDigest"),
+            ("Pod", "string", ".spec.pod"),
+        ),
+        rules=(("!has(self.pod) || self.mode != 'live'", POD_LIVE.format("{self.pod}")),),
+        immutable=("account", "pod"),
     )
     kind: Literal["Trader"] = "Trader"
     spec: TraderSpec = Field(description="Which bundle trades which account, with which limits.")

@@ -52,7 +52,8 @@ class PodNeeds:
     """What a workload's pod needs on Kubernetes; a laptop's process takes what the machine has.
 
     `requests`, `limits`, `node_selector` and `tolerations` are as in a PodSpec. `claims` are names of ResourceClaimTemplates,
-    `shared_memory` the size of /dev/shm, `queue` a Kueue LocalQueue. `secret` is mounted for the program, and nothing else is.
+    `shared_memory` the size of /dev/shm, `queue` a Kueue LocalQueue. `secrets` are mounted for the program, and no others are.
+    `portfolios` is how many it trades, each of which takes a little more.
     """
 
     requests: Mapping[str, str] = field(default_factory=dict)
@@ -62,7 +63,8 @@ class PodNeeds:
     tolerations: Sequence[Mapping[str, Any]] = ()
     shared_memory: str = ""
     queue: str = ""
-    secret: str = ""
+    secrets: tuple[str, ...] = ()
+    portfolios: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +174,11 @@ class Event:
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """`actions` are applied in order. `status` replaces the object's when it differs; None leaves it alone.
-    `requeue_after` is in wall seconds; None waits for the next change or resync."""
+    `requeue_after` is in wall seconds; None waits for the next change or resync. `wakes` are objects that are to be looked at
+    for what this one has become."""
 
     actions: tuple[Action, ...] = ()
     status: Document | None = None
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
+    wakes: tuple[Key, ...] = ()

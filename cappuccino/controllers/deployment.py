@@ -15,7 +15,7 @@ is run again and finds its own rows. A Deployment's gates never change after the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,6 +43,7 @@ from cappuccino.controllers.decision import (
     Workload,
     WorkloadStatus,
 )
+from cappuccino.controllers.pod import places
 from cappuccino.controllers.rows import AccountActivity, Evidence, Promotion
 from cappuccino.controllers.trader import TRACEPARENT_ANNOTATION
 from cappuccino.core.clock import parse_iso
@@ -110,9 +111,8 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     actions: list[Action] = []
     if observed.gates:
         actions.append(StopWorkload(name=gates_name(observed.key)))
-    have = {trader.name for trader in observed.traders}
     documents = trader_documents(deployment, observed.key, observed.evidence, trace=_trace(observed, deployment))
-    actions += [CreateObject(document=document) for document in documents if document["metadata"]["name"] not in have]
+    actions += [CreateObject(document=document) for document in _placed(deployment, documents, observed.traders)]
     actions += _grading(observed, deployment, now)
     passed = sum(row.detail.get("verdict") == "Passed" for row in verdicts.values())
     observing = sum(row.detail.get("role") == "observer" for row in verdicts.values())
@@ -151,6 +151,16 @@ def trader_documents(deployment: Deployment, key: Key, evidence: Sequence[Eviden
                 spec["venue"] = spec["venue"] | {"accountSecretRef": {"name": secret}}
         documents.append(_trader(deployment, key, name, spec, trace))
     return documents
+
+
+def _placed(deployment: Deployment, documents: Sequence[Document], traders: Sequence[Trader]) -> Iterator[Document]:
+    """Those of the documents that are new, each with its place in a pod, which it then keeps."""
+    have = {trader.name for trader in traders}
+    pods = places(deployment.name, traders, deployment.spec.portfolios_per_pod)
+    for document in documents:
+        if document["metadata"]["name"] not in have:
+            pod = next(pods)
+            yield document | {"spec": document["spec"] | {"pod": pod}} if pod else document
 
 
 def _trace(observed: Observed, deployment: Deployment) -> str:

@@ -79,7 +79,8 @@ class Promotion:
 
 @dataclass(frozen=True, kw_only=True)
 class AccountRow:
-    """`held` compares the lease with the database's clock: the one clock all holders share."""
+    """`held` compares the lease with the database's clock: the one clock all holders share. `ended`: why the portfolio of a
+    process that goes on is not traded any more; empty when its venue's tape ended."""
 
     name: str
     venue: str
@@ -91,6 +92,7 @@ class AccountRow:
     baseline_usd: Decimal | None
     reserve_usd: Decimal | None = None
     terms: str | None = None
+    ended: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,15 +106,13 @@ class Summaries(Protocol):
 async def may_be_replaced(keys: tuple[Key, ...], *, index: Summaries, record: Record) -> bool:
     """Whether another process may run for these objects although the pod of the last one cannot be reached and may still run.
 
-    A trader may not as long as it may hold its account. Anything else writes its result once, whoever writes it.
+    A trader may not while it may hold an account, or take its first. Anything else writes its result once, whoever writes it.
     """
-    for key in keys:
-        if key.kind == "Trader":
-            summary = index.summary(key)
-            account = await record.account(summary.refers["account"]) if summary else None
-            if account is None or account.held:
-                return False
-    return True
+    traders = [key for key in keys if key.kind == "Trader"]
+    summaries = [summary for key in traders if (summary := index.summary(key))]
+    rows = {row.name: row for row in await record.accounts()} if summaries else {}
+    accounts = [rows[name] for each in summaries if (name := each.refers["account"]) in rows]
+    return not traders or (bool(accounts) and not any(account.held for account in accounts))
 
 
 class Operator:

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from cappuccino.adapters.alpaca.feeds import LockstepFeed, WallClockFeed
 from cappuccino.adapters.postgres.ledger import PostgresLedger
@@ -43,7 +44,7 @@ from cappuccino.trading.session import Session
 from cappuccino.trading.situation import SessionConfig
 
 _STALE_BARS = 2
-_LATCH_SECONDS = 1.0  # between two tries to halt an account
+_RECORD_SECONDS = 1.0  # between two tries to halt an account, or to say that it ended
 
 log = get_logger("trade")
 
@@ -67,19 +68,16 @@ class Portfolio:
         if self._feed is not None:
             self._feed.stop(reason)
 
+    def end(self, reason: str) -> None:
+        """See `portfolios.Portfolio`."""
+        self.ended = reason or None
+        self._insist(lambda: self._ledger().ended(reason), failed="end_not_recorded", reason=reason)
+
     def run(self) -> int:
         """Raises CappuccinoError with its exit code."""
         settings, shared, spec = self._settings, self._shared, self._settings.spec
         simulated = is_simulated(spec)
-        ledger = PostgresLedger(
-            shared.pool,
-            account=settings.account,
-            venue=venue_name(spec),
-            trader_uid=settings.trader_uid,
-            holder=settings.trader_uid,
-            lease_seconds=settings.lease_seconds,
-            terms=terms(spec) if spec.mode == "live" else None,
-        )
+        ledger = self._ledger()
         with shared.starting:
             _require_permit(settings, ledger)
             bundle, strategy = _decider(settings, ledger, shared)
@@ -146,17 +144,33 @@ class Portfolio:
             venue.feed.close()
             lease.close(release=release)
 
+    def _ledger(self) -> PostgresLedger:
+        settings, spec = self._settings, self._settings.spec
+        return PostgresLedger(
+            self._shared.pool,
+            account=settings.account,
+            venue=venue_name(spec),
+            trader_uid=settings.trader_uid,
+            holder=settings.trader_uid,
+            lease_seconds=settings.lease_seconds,
+            terms=terms(spec) if spec.mode == "live" else None,
+        )
+
     def _latch(self, ledger: Ledger, reason: str) -> None:
         """Halt the account. While the database is away this process stays, so that no other one trades before it is halted."""
+        self._insist(lambda: ledger.halt(reason), failed="halt_not_recorded", reason=reason)
+
+    def _insist(self, record: Callable[[], None], *, failed: str, reason: str) -> None:
+        """Until the database is back, or it is told to stop."""
         while True:
             try:
-                ledger.halt(reason)
+                record()
                 return
             except RetryLater as error:
-                log.error("halt_not_recorded", reason=reason, error=str(error))
+                log.error(failed, reason=reason, error=str(error))
                 if self._stopped:
                     return
-                time.sleep(_LATCH_SECONDS)
+                time.sleep(_RECORD_SECONDS)
 
 
 def _leave(venue: Venue) -> None:

@@ -2,7 +2,8 @@
 
 away (RetryLater) ──▶ started again after the pause that the error names
 crashed (any other exception) ──▶ started again after a pause that doubles, until it crashed more often in a row than it may
-a person must act, stored bytes are wrong, we are wrong ──▶ ended, as a process of its own would; the others go on
+a person must act, stored bytes are wrong, we are wrong ──▶ ended, as a process of its own would; the others go on, and the
+                                                            record says that and why it did, so that its Trader shows it
 told to stop ──▶ all of them end
 
 A portfolio starts when one of the few places for starting is free: each asks the venue and the database for all that it
@@ -27,13 +28,16 @@ log = get_logger(__name__)
 
 
 class Portfolio(Protocol):
-    """`run` may be called again after it raised. `ended` tells why it is not run any more."""
+    """`run` may be called again after it raised, but not after `end`."""
 
     account: str
     max_restarts: int
-    ended: str | None
 
     def run(self) -> int: ...
+
+    def end(self, reason: str) -> None:
+        """Record that it is not run any more, and why; empty: its tape ended."""
+        ...
 
     def stop(self, reason: str) -> None:
         """Make `run` return soon. From any thread, at any time."""
@@ -68,19 +72,23 @@ class Portfolios:
         while not self._stopping.is_set():
             try:
                 code = portfolio.run()
+                if code == 0:
+                    portfolio.end("")
                 break
             except RetryLater as error:
                 log.warning("portfolio_away", error=str(error))
                 self._stopping.wait(error.after_seconds)
             except CappuccinoError as error:
                 log.error("portfolio_ended", error=str(error), exit_code=error.exit_code)
-                code, portfolio.ended = error.exit_code, str(error)
+                code = error.exit_code
+                portfolio.end(str(error))
                 break
             except Exception as error:
                 crashes += 1
                 log.exception("portfolio_crashed", crashes=crashes)
                 if crashes > portfolio.max_restarts:
-                    code, portfolio.ended = 1, f"crashed {crashes} times: {error}"
+                    code = 1
+                    portfolio.end(f"crashed {crashes} times: {error}")
                     break
                 self._stopping.wait(min(2.0 ** (crashes - 1), LONGEST_PAUSE_SECONDS))
         self._codes[portfolio.account] = code

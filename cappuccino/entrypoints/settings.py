@@ -7,6 +7,7 @@ CAPPUCCINO_EXCHANGE_TOKEN secret of the exchange's control endpoints (exchange, 
 CAPPUCCINO_SECRETS        folder of Secrets, each a folder with the files key_id and secret_key (trade on a real venue)
 CAPPUCCINO_REHEARSAL      USD: real venues are not reached at all, the exchange plays each of their accounts with so much cash
 CAPPUCCINO_SPEC           what the controller asks for, as JSON
+CAPPUCCINO_PORTFOLIOS     the Traders that share the process (trade --portfolios; controllers/pod.py)
 CAPPUCCINO_HEALTH         where /healthz and /metrics are served, as 0.0.0.0:8081 (trade; default: a free loopback port)
 CAPPUCCINO_STATE          the runner's folder            (runner, command line; default .cappuccino)
 CAPPUCCINO_API_SERVER     https:// of Kubernetes, where a person's halt goes (dashboard; without it, it only reads)

@@ -1,10 +1,10 @@
 """`trade`: a Trader on its account, or several, each on its own, in one process.
 
     python -m cappuccino.entrypoints.trade --account NAME --trader-uid UID --bundle DIGEST [--flatten | --release]
-    python -m cappuccino.entrypoints.trade --portfolios FILE
+    python -m cappuccino.entrypoints.trade --portfolios [FILE]
 
-What it may do is the Trader's spec, as JSON in CAPPUCCINO_SPEC (a Trader manifest's `spec`). The rest of the
-environment: CAPPUCCINO_DATABASE_URL, CAPPUCCINO_ARTIFACTS_URL, CAPPUCCINO_EXCHANGE_URL (venue.url replaces it),
+What it may do is the Trader's spec, as JSON in CAPPUCCINO_SPEC (a Trader manifest's `spec`), or as --portfolios says. The rest
+of the environment: CAPPUCCINO_DATABASE_URL, CAPPUCCINO_ARTIFACTS_URL, CAPPUCCINO_EXCHANGE_URL (venue.url replaces it),
 CAPPUCCINO_EXCHANGE_TOKEN, and on Alpaca CAPPUCCINO_SECRETS, where the Secret of venue.accountSecretRef lies. With
 CAPPUCCINO_REHEARSAL, which no manifest can set, real venues are played by the exchange: the road to real money without money.
 

@@ -1,7 +1,8 @@
 """Which Traders a process trades, from its arguments, its environment and a file.
 
-One Trader is --account, --trader-uid and --bundle, with its spec in CAPPUCCINO_SPEC; several are the list in the file of
---portfolios. Each account is there once, and a live Trader has a process to itself.
+One Trader is --account, --trader-uid and --bundle, with its spec in CAPPUCCINO_SPEC; several are the list of --portfolios,
+in a file, or without one in CAPPUCCINO_PORTFOLIOS (controllers/pod.py). Each account is there once, and a live Trader has a
+process to itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 
 from cappuccino.api.meta import explain
 from cappuccino.api.trader import TraderSpec
+from cappuccino.controllers import pod
 from cappuccino.core.errors import InvalidInput
 from cappuccino.entrypoints.settings import WorkerSettings, health_address
 
@@ -50,7 +52,13 @@ def parser() -> argparse.ArgumentParser:
     add("--account", help="venue account; one portfolio is one account")
     add("--trader-uid", help="who holds the account's lease")
     add("--bundle", help="digest of what is traded")
-    add("--portfolios", type=Path, help="file with several Traders for this process, instead of the three above and their spec")
+    add(
+        "--portfolios",
+        nargs="?",
+        const=pod.PORTFOLIOS,
+        metavar="FILE",
+        help=f"several Traders, instead of the three above and their spec (without FILE: as {pod.PORTFOLIOS} says)",
+    )
     add("--flatten", action="store_true", help="sell everything and end")
     add("--release", action="store_true", help="leave the venue's lockstep with the positions as they are, and end")
     add("--health-host", default="127.0.0.1")
@@ -73,20 +81,22 @@ def several_of(options: argparse.Namespace) -> list[TradeSettings]:
     """
     if options.flatten or options.release:
         raise InvalidInput("--flatten and --release are for one account: name it, without --portfolios")
+    where = options.portfolios
     try:
-        entries = [(str(entry["traderUid"]), dict(entry["spec"])) for entry in json.loads(options.portfolios.read_bytes())]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{options.portfolios} is no list of Traders ({type(error).__name__}: {error}): write it") from error
+        text = pod.unpacked(os.environ[where]) if where == pod.PORTFOLIOS else Path(where).read_bytes()
+        entries = [(str(entry["traderUid"]), dict(entry["spec"])) for entry in json.loads(text)]
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{where} is no list of Traders ({type(error).__name__}: {error}): write it") from error
     found = []
     for trader_uid, document in entries:
-        spec = _spec(document, source=f"{options.portfolios}, {trader_uid}")
+        spec = _spec(document, source=f"{where}, {trader_uid}")
         if spec.mode == "live":
             raise InvalidInput(f"trader {trader_uid} is live: a live Trader has a process to itself, take it out")
         found.append(_read(spec, trader_uid, options))
     twice = [account for account, times in Counter(each.account for each in found).items() if times > 1]
     if twice or not found:
         wrong = f"account {twice[0]} is there twice" if twice else "it names no Trader"
-        raise InvalidInput(f"{options.portfolios}: {wrong}: correct it")
+        raise InvalidInput(f"{where}: {wrong}: correct it")
     return found
 
 

@@ -128,6 +128,8 @@ class Loop:
         observed = await controller.observe(key, document)
         decision = controller.decide(observed, now=self._clock.now(), market_now=self._market_now())
         await apply_all(decision.actions, self._ports)
+        for other in decision.wakes:
+            self.wake(other)
         told = document is not None and await self._tell(key, document, decision.status, decision.events)
         if decision.actions or told:
             span.set(actions=",".join(type(action).__name__ for action in decision.actions), status_written=told)

@@ -17,9 +17,11 @@ from cappuccino.api.meta import Resource
 from cappuccino.api.search import Pruner as PrunerSpec
 from cappuccino.controllers import dataset, deployment, study, trader, trial, warmstart
 from cappuccino.controllers.decision import Decision
+from cappuccino.controllers.pod import Sharing, workload_name
 from cappuccino.controllers.rows import StudyRow
 from cappuccino.core.identifiers import seed_of
-from cappuccino.reconcile.ports import Document, Key, Ports, Summary, WorkloadStatus
+from cappuccino.reconcile.pods import Pods
+from cappuccino.reconcile.ports import Document, Key, Objects, Ports, Summary, WorkloadStatus
 from cappuccino.search.packing import pack_of
 from cappuccino.search.pruner import Pruner
 from cappuccino.search.sampler import Sampler
@@ -148,7 +150,9 @@ class TrialController:
         found = _parsed(Trial, document)
         if found is None or found.metadata.deletion_timestamp:
             run = await self.ports.workloads.observe(key.workload())
-            return trial.Observed(trial=None, key=key, workload=run, needed=await self._served(run, besides=key))
+            return trial.Observed(
+                trial=None, key=key, workload=run, needed=await _serves_others(self.ports.objects, run, besides=key)
+            )
         spec = await self._pinned(found.spec.study_uid)
         pack = await self._pack(spec, found) if spec else ()
         served = trial.Observed(trial=found, key=key, pack=pack).keys
@@ -184,14 +188,6 @@ class TrialController:
         objects = await self.ports.objects.index("Trial", namespace=key.namespace, labels=labels)
         there = {_trial_object(each).number for each in objects if each.refers["studyUid"] == found.spec.study_uid}
         return all(row.finished or row.number in there for row in pack)
-
-    async def _served(self, run: WorkloadStatus | None, *, besides: Key) -> bool:
-        """Whether a Trial is there that the workload serves besides this one."""
-        for key in run.keys if run else ():
-            document = None if key == besides else await self.ports.objects.get(key)
-            if document and "deletionTimestamp" not in document["metadata"]:
-                return True
-        return False
 
     async def _prune(self, spec: StudySpec, row: TrialRow) -> str:
         if row.finished or row.result is not None:
@@ -240,18 +236,24 @@ class DeploymentController:
 @dataclass(frozen=True, kw_only=True)
 class TraderController:
     ports: Ports
+    pods: Pods
 
     async def observe(self, key: Key, document: Document | None) -> trader.Observed:
-        record, workloads = self.ports.record, self.ports.workloads
+        objects, record, workloads = self.ports.objects, self.ports.record, self.ports.workloads
         found = _parsed(Trader, document)
-        account = found.spec.account if found else ""
+        if found is None:
+            served = await workloads.serving(key)
+            orphans = [run for run in served if not await _serves_others(objects, run, besides=key)]
+            return trader.Observed(trader=None, key=key, orphans=orphans)
+        account, pod = found.spec.account, found.spec.pod
         return trader.Observed(
             trader=found,
             key=key,
-            account=await record.account(account) if found else None,
-            activity=(await record.activity([account])).get(account) if found else None,
-            workload=await workloads.observe(key.workload()),
+            account=await record.account(account),
+            activity=(await record.activity([account])).get(account),
+            workload=await workloads.observe(workload_name(key.namespace, pod) if pod else key.workload()),
             farewell=await workloads.observe(trader.farewell_name(key)),
+            sharing=await self.pods.sharing(key, pod) if pod else Sharing(),
         )
 
     def decide(self, observed: trader.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
@@ -265,12 +267,21 @@ def controllers(ports: Ports, search: Search) -> dict[str, Any]:
         "Study": StudyController(ports=ports, search=search),
         "Trial": TrialController(ports=ports, search=search),
         "Deployment": DeploymentController(ports=ports),
-        "Trader": TraderController(ports=ports),
+        "Trader": TraderController(ports=ports, pods=Pods(ports.objects)),
     }
 
 
 def _parsed(kind: type[_R], document: Document | None) -> _R | None:
     return None if document is None else kind.parse(document, source=f"stored {kind.__name__}")
+
+
+async def _serves_others(objects: Objects, run: WorkloadStatus | None, *, besides: Key) -> bool:
+    """Whether an object is there, and not being deleted, that the workload serves besides this one."""
+    for key in run.keys if run else ():
+        document = None if key == besides else await objects.get(key)
+        if document and "deletionTimestamp" not in document["metadata"]:
+            return True
+    return False
 
 
 def _trial_object(summary: Summary) -> study.TrialObject:

@@ -98,6 +98,10 @@ class Workloads(Protocol):
 
     async def list(self) -> list[WorkloadStatus]: ...
 
+    async def serving(self, key: Key) -> Sequence[WorkloadStatus]:
+        """Those that have the object among their `keys`."""
+        ...
+
     async def stop(self, name: str, *, grace_seconds: float = 10.0) -> None:
         """SIGTERM, then SIGKILL; forgets the workload, so that its name can be used again. Absent is success."""
         ...

@@ -21,7 +21,7 @@ _REFERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "Study": (("datasetRef", "name"), ("warmStart", "studyRef", "name")),
     "Trial": (("studyUid",), ("number",)),
     "Deployment": (("studyRef", "name"),),
-    "Trader": (("account",),),
+    "Trader": (("account",), ("pod",)),
 }
 # kind of what changed -> (kind that refers to it, the first part of that field's path)
 _REFERENCES: dict[str, tuple[tuple[str, str], ...]] = {

@@ -176,6 +176,25 @@ def test_an_old_token_journals_nothing(pool: Pool) -> None:
     assert second.load().state is None
 
 
+def test_that_a_portfolio_ended_is_said_by_its_holder_until_the_account_is_taken_again(pool: Pool, database_url: str) -> None:
+    def ended() -> Any:
+        with psycopg.connect(database_url) as admin:
+            return admin.execute("select token, ended from account").fetchall()
+
+    first, second = a_ledger(pool, holder="h1"), a_ledger(pool, holder="h2")
+    first.ended("no such bundle")  # refused before it could take its account
+    assert ended() == [(0, "no such bundle")]
+    assert first.acquire().held
+    assert ended() == [(1, None)]
+    second.ended("not mine to say")
+    assert ended() == [(1, None)]
+    first.release()
+    first.ended("")
+    assert ended() == [(1, "")]
+    assert second.acquire().held
+    assert ended() == [(2, None)]
+
+
 def test_a_living_lease_is_not_taken_by_another_and_is_by_the_same_holder(pool: Pool) -> None:
     first, second, again = a_ledger(pool), a_ledger(pool, holder="h2"), a_ledger(pool)
     token = first.acquire().token

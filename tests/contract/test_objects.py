@@ -248,12 +248,18 @@ async def test_the_spec_of_a_trial_is_immutable(objects: Objects) -> None:
         await objects.apply(trial(spec={"parameters": {"fast": "4"}}))
 
 
-async def test_the_account_of_a_trader_is_immutable_and_the_rest_is_not(objects: Objects) -> None:
+async def test_the_account_and_the_pod_of_a_trader_are_immutable_and_the_rest_is_not(objects: Objects) -> None:
     await objects.apply(trader())
+    with pytest.raises(InvalidInput, match="pod is immutable"):
+        await objects.apply(trader(spec={"pod": "shared"}))
     changed = await objects.apply(trader(spec={"capitalUsd": 5.0}))
     assert changed["spec"]["capitalUsd"] == 5.0
     with pytest.raises(InvalidInput, match="account is immutable"):
         await objects.apply(trader(spec={"account": "two"}))
+    await objects.apply(trader("two", spec={"pod": "shared"}))
+    for pod in ("another", None):
+        with pytest.raises(InvalidInput, match="pod is immutable"):
+            await objects.apply(trader("two", spec={"pod": pod} if pod else {}))
 
 
 async def test_a_study_is_pinned_once_it_has_a_snapshot(objects: Objects) -> None:

@@ -188,6 +188,8 @@ async def test_a_finite_workload_ends_once_with_its_exit_code_and_last_words(gro
     assert status.started_at is not None
     assert status.finished_at is not None
     assert [s.name for s in await ground.workloads.list()] == ["w"]
+    assert [s.name for s in await ground.workloads.serving(ground.key)] == ["w"]
+    assert not await ground.workloads.serving(ground.key._replace(name="another"))
 
 
 async def test_the_last_words_of_a_failure_are_its_message(ground: Ground) -> None:
@@ -489,20 +491,21 @@ async def test_a_pid_that_is_somebody_elses_now_is_left_alone(pool: Any, tmp_pat
         stranger.kill()
 
 
-async def test_a_workload_is_told_of_its_own_secret_and_of_no_other(pool: Any, tmp_path: Path) -> None:
-    for name in ("desk-live", "paper"):
+async def test_a_workload_is_told_of_its_own_secrets_and_of_no_others(pool: Any, tmp_path: Path) -> None:
+    for name in ("desk-live", "paper", "other"):
         (tmp_path / "secrets" / name).mkdir(parents=True)
-    asks = {"live": "desk-live", "paper": "paper", "trainer": ""}
+    asks = {"live": ("desk-live",), "paper": ("paper",), "several": ("other", "paper"), "trainer": ()}
     for name in asks:
         (tmp_path / name).mkdir()
     supervisor = runner_module().local_workloads(pool, tmp_path, secrets=("SECRETS", tmp_path / "secrets"))
     async with supervising(supervisor):
-        for name, secret in asks.items():
-            await supervisor.start(replace(workload(tmp_path / name, "tell", name=name), pod=PodNeeds(secret=secret)))
+        for name, secrets in asks.items():
+            await supervisor.start(replace(workload(tmp_path / name, "tell", name=name), pod=PodNeeds(secrets=secrets)))
         for name in asks:
             await appears(tmp_path / name / "ready")
     assert {name: (tmp_path / name / "told").read_text() for name in asks} == {
         "live": "desk-live",
         "paper": "paper",
+        "several": "other,paper",
         "trainer": "none",
     }

@@ -42,3 +42,5 @@ def test_an_example_runs_to_its_end_and_its_ledger_agrees(tmp_path: Path, exampl
     if example == "packed":
         (together,) = rows(tmp_path, "select distinct record -> 'trained_with' from trial_result where succeeded order by 1")
         assert together == [([0, 1, 2, 3],), ([4, 5, 6, 7],)]
+        (shared,) = rows(tmp_path, "select distinct spec ->> 'pod' from object where kind = 'Trader'")
+        assert shared == [("packed-0",)]

@@ -98,6 +98,9 @@ class ClusterIndex:
         """Ordered by the workloads' names."""
         return self._runs.all()
 
+    def runs_for(self, key: Key) -> list[Run]:
+        return self._runs.serving(key)
+
     def run_ended(self, workload: str, uid: str) -> None:
         self._runs.end(workload, uid)
 

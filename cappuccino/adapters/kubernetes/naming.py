@@ -1,7 +1,8 @@
 """Names, labels and annotations of what we make in a cluster.
 
 A workload is called `namespace.kind.name[.role]`; its Job or StatefulSet is called `name[-role]` in that namespace, so that a
-Trial's Job is called as the Trial. What would be too long ends in a digest instead.
+Trial's Job is called as the Trial. What would be too long ends in a digest instead, and so does a pod of Traders, whose name is
+no object's: a Trader may have the same.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Place(NamedTuple):
 
 def place(workload: Workload) -> Place:
     """Where its Job or StatefulSet is."""
-    namespace, _, name, role = _parts(workload)
+    namespace, kind, name, role = _parts(workload)
     longest = _JOB_MAX if workload.kind == "finite" else _STATEFULSET_MAX
-    suffix = f"-{role}" if role else ""
+    suffix = f"-{role}" if role else f"-{_digest(workload.name)}" if kind == "pod" else ""
     return Place(namespace, _shortened(f"{name}{suffix}", longest, of=workload.name, keep=suffix))
 
 
@@ -63,6 +64,9 @@ def _parts(workload: Workload) -> tuple[str, str, str, str]:
 def _shortened(text: str, longest: int, *, of: str, keep: str = "") -> str:
     if len(text) <= longest:
         return text
-    digest = sha256_hex(of.encode())[:_DIGEST]
     head = text[: longest - len(keep) - _DIGEST - 1].rstrip("-.")
-    return f"{head}-{digest}{keep}"
+    return f"{head}-{_digest(of)}{keep}"
+
+
+def _digest(name: str) -> str:
+    return sha256_hex(name.encode())[:_DIGEST]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from cappuccino.adapters.kubernetes.client import JOB, STATEFULSET
 from cappuccino.adapters.kubernetes.naming import CONTAINER, FINGERPRINT, KEYS, QUEUE_LABEL, WORKLOAD, labels, place
+from cappuccino.adapters.kubernetes.quantities import added, number
 from cappuccino.adapters.kubernetes.settings import PodSettings
 from cappuccino.adapters.kubernetes.views import keys_text
 from cappuccino.api import API_VERSION
@@ -137,7 +137,7 @@ def _environment(workload: Workload, settings: PodSettings) -> list[Document]:
             plain["CAPPUCCINO_EXCHANGE_URL"] = settings.exchange.url
         if workload.kind == "continuous":
             plain["CAPPUCCINO_HEALTH"] = f"0.0.0.0:{HEALTH_PORT}"
-    if workload.pod.secret:
+    if workload.pod.secrets:
         plain["CAPPUCCINO_SECRETS"] = SECRETS
     plain |= {**settings.environment, **workload.environment}
     secret = {}
@@ -170,17 +170,27 @@ def _volumes(workload: Workload, settings: PodSettings) -> tuple[list[Document],
     if settings.artifacts.claim:
         volumes.append({"name": "artifacts", "persistentVolumeClaim": {"claimName": settings.artifacts.claim}})
         mounts.append({"name": "artifacts", "mountPath": ARTIFACTS, "readOnly": workload.arguments[0] == "trade"})
-    if secret := workload.pod.secret:
-        volumes.append({"name": "account", "secret": {"secretName": secret, "defaultMode": 0o440}})
-        mounts.append({"name": "account", "mountPath": f"{SECRETS}/{secret}", "readOnly": True})
+    if secrets := workload.pod.secrets:
+        sources = [{"secret": _secret(name, optional=workload.pod.portfolios > 1)} for name in secrets]
+        volumes.append({"name": "accounts", "projected": {"sources": sources, "defaultMode": 0o440}})
+        mounts.append({"name": "accounts", "mountPath": SECRETS, "readOnly": True})
     return volumes, mounts
+
+
+def _secret(name: str, *, optional: bool) -> Document:
+    """A folder of its name with the two files of an account. Optional: it is missed by the one who needs it, not by the pod."""
+    items = [{"key": key, "path": f"{name}/{key}"} for key in ("key_id", "secret_key")]
+    return {"name": name, "items": items, **({"optional": True} if optional else {})}
 
 
 def _resources(workload: Workload, settings: PodSettings) -> Document:
     given, needs = settings.resources(workload.arguments[0]), workload.pod
     resources: Document = {
-        "requests": {**given.requests, **needs.requests},
-        "limits": {**given.limits, **needs.limits},
+        part: {
+            name: added(quantity, settings.further_portfolio.get(name, "0"), times=needs.portfolios - 1)
+            for name, quantity in {**base, **own}.items()
+        }
+        for part, base, own in (("requests", given.requests, needs.requests), ("limits", given.limits, needs.limits))
     }
     if needs.claims:
         resources["claims"] = [{"name": claim} for claim in needs.claims]
@@ -190,8 +200,7 @@ def _resources(workload: Workload, settings: PodSettings) -> Document:
 def _threads(resources: Mapping[str, Any]) -> int:
     """Whole processors that the container may count on."""
     cpu = resources.get("limits", {}).get("cpu") or resources.get("requests", {}).get("cpu") or "1"
-    cores = Decimal(cpu.removesuffix("m")) / (1000 if cpu.endswith("m") else 1)
-    return max(1, math.ceil(cores))
+    return max(1, math.ceil(number(cpu)))
 
 
 def _health() -> Document:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cappuccino.adapters.kubernetes.catalogue import Ended
 from cappuccino.adapters.kubernetes.views import PodView, WorkloadView, is_ours, pod_view, workload_view
 from cappuccino.adapters.kubernetes.wakeups import Wakeups
-from cappuccino.controllers.decision import Document
+from cappuccino.controllers.decision import Document, Key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,10 @@ class Runs:
 
     def all(self) -> list[Run]:
         return [run for name in sorted(self._views) if (run := self.get(name)) is not None]
+
+    def serving(self, key: Key) -> list[Run]:
+        names = [name for name, view in self._views.items() if key in view.keys]
+        return [run for name in sorted(names) if (run := self.get(name)) is not None]
 
     def pods(self, workload: str) -> list[PodView]:
         """All of that name, also those whose owner is gone."""

@@ -78,6 +78,7 @@ class PodSettings(Model):
     exchange: Exchange = Exchange()
     environment: dict[str, str] = {}
     programs: Programs = Programs()
+    further_portfolio: dict[str, Quantity] = {"cpu": "1m", "memory": "5Mi"}  # of a process, beyond its first; make latency
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
     deletion_grace_seconds: int = Field(default=30, ge=1, le=3600)

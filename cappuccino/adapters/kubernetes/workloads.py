@@ -92,6 +92,9 @@ class KubernetesWorkloads:
     async def list(self) -> list[WorkloadStatus]:
         return [status_of(run.view, run.pods) for run in self._index.runs()]
 
+    async def serving(self, key: Key) -> Sequence[WorkloadStatus]:
+        return [status_of(run.view, run.pods) for run in self._index.runs_for(key)]
+
     async def stop(self, name: str, *, grace_seconds: float = 10.0) -> None:
         """Raises RetryLater when something of it still runs after the grace and a margin: its node may be lost."""
         run = self._index.run(name)

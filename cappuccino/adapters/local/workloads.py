@@ -34,7 +34,7 @@ _GRACE_SECONDS = 10.0
 
 class LocalWorkloads:
     """`command` comes before a workload's arguments; `environment` is the whole of a child's, but for the workload's own, and
-    for `secrets` (a variable's name and the folder of all Secrets), which tells a child the folder of its own Secret alone.
+    for `secrets` (a variable's name and the folder of all Secrets), which tells a child the folder of its own Secrets alone.
 
     A run of `settled_seconds` ends a row of failures. `run` must be running for anything to start.
     """
@@ -79,6 +79,9 @@ class LocalWorkloads:
 
     async def list(self) -> list[WorkloadStatus]:
         return [row.status() for row in await self._store.rows()]
+
+    async def serving(self, key: Key) -> Sequence[WorkloadStatus]:
+        return [row.status() for row in await self._store.rows() if key in row.workload.keys]
 
     async def stop(self, name: str, *, grace_seconds: float = _GRACE_SECONDS) -> None:
         row = await self._store.row(name)
@@ -141,16 +144,17 @@ class LocalWorkloads:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("supervision of %s failed", name, exc_info=error)
 
-    def _secret(self, workload: Workload) -> dict[str, str]:
-        """As a pod mounts it: a folder with the workload's Secret in it and no other."""
-        if self._secrets is None or not workload.pod.secret:
+    def _secrets_of(self, workload: Workload) -> dict[str, str]:
+        """As a pod mounts them: a folder with the workload's Secrets in it and no others."""
+        if self._secrets is None or not workload.pod.secrets:
             return {}
         variable, folder = self._secrets
         mount = self._log_directory.parent / "secrets-of" / workload.name
         mount.mkdir(parents=True, exist_ok=True)
         for old in mount.iterdir():
             old.unlink()
-        (mount / workload.pod.secret).symlink_to(folder.resolve() / workload.pod.secret)
+        for secret in workload.pod.secrets:
+            (mount / secret).symlink_to(folder.resolve() / secret)
         return {variable: str(mount)}
 
     async def _attempts(self, name: str) -> None:
@@ -175,7 +179,7 @@ class LocalWorkloads:
         log.rotate()
         child = await Child.spawn(
             (*self._command, *workload.arguments),
-            environment={**self._environment, **self._secret(workload), **workload.environment},
+            environment={**self._environment, **self._secrets_of(workload), **workload.environment},
             log=log,
         )
         self._children[workload.name] = child

@@ -141,6 +141,11 @@ class PostgresLedger:
         with self._connection() as connection:
             connection.execute("select account_release(%s, %s, %s)", [self._account, self._holder, self._token])
 
+    def ended(self, reason: str) -> None:
+        """It is not traded any more by a process that goes on; empty: its tape ended. Acquiring it takes that back."""
+        with self._connection() as connection:
+            connection.execute("select account_ended(%s, %s, %s, %s)", [self._account, self._venue, self._holder, reason])
+
     def halt(self, reason: str) -> None:
         with self._connection() as connection:
             connection.execute("select account_halt(%s, %s, %s)", [self._account, reason, f"trader/{self._trader_uid}"])

@@ -71,7 +71,7 @@ def _to_json(workload: Workload) -> dict[str, Any]:
         "environment": dict(workload.environment),
         "timeout_seconds": workload.timeout_seconds,
         "retries": workload.retries,
-        "secret": workload.pod.secret,
+        "secrets": list(workload.pod.secrets),
     }
 
 
@@ -84,5 +84,5 @@ def _from_json(name: str, spec: Mapping[str, Any]) -> Workload:
         environment=spec["environment"],
         timeout_seconds=spec["timeout_seconds"],
         retries=spec["retries"],
-        pod=PodNeeds(secret=spec.get("secret", "")),
+        pod=PodNeeds(secrets=tuple(spec.get("secrets", ()))),
     )

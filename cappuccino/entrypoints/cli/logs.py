@@ -1,6 +1,7 @@
 """logs: what the workloads of an object wrote.
 
 On this machine they are files, which stay when a workload has ended and need no runner; on Kubernetes they are its pods' logs.
+Traders of one pod have a log together, in which each line names an account; which pod that is, a Trader's spec says.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,7 @@ import typer
 
 from cappuccino.core.errors import InvalidInput, NotFound
 from cappuccino.entrypoints.cli import kinds, options
+from cappuccino.entrypoints.cli.connection import Cluster, ask
 from cappuccino.entrypoints.cli.target import Target
 
 _POLL_SECONDS = 0.2
@@ -47,7 +50,7 @@ def _of_files(target: Target, what: list[str], *, tail: int, follow: bool) -> No
     from cappuccino.entrypoints.settings import state_folder
 
     folder = state_folder(target.state) / "logs"
-    names = ["exchange"] if what == ["exchange"] else _workloads(*kinds.one(what), target.namespace or "default")
+    names = ["exchange"] if what == ["exchange"] else _named(target, *kinds.one(what))
     files = [path for path in (folder / f"{name}.log" for name in names) if path.exists()]
     if not files:
         shown = what[0] if what == ["exchange"] else kinds.shown(*kinds.one(what))
@@ -70,7 +73,8 @@ async def _of_pods(target: Target, what: list[str], *, tail: int, follow: bool) 
             pods = await cluster.pods(f"app.kubernetes.io/name=cappuccino,app.kubernetes.io/component={component}")
         else:
             kind, name = kinds.one(what)
-            selectors = map(_selector, _workloads(kind, name, cluster.namespace))
+            names = await _shared(cluster, kind, name) or _workloads(kind, name, cluster.namespace)
+            selectors = map(_selector, names)
             pods = [pod for selector in selectors for pod in await cluster.pods(selector)]
         begun = [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") != "Pending"]
         if not begun:
@@ -82,6 +86,26 @@ async def _of_pods(target: Target, what: list[str], *, tail: int, follow: bool) 
             on = follow and pod == begun[-1]
             async for chunk in cluster.log(pod, container=None if component else CONTAINER, tail=tail, follow=on):
                 typer.echo(chunk, nl=False)
+
+
+def _named(target: Target, kind: str, name: str) -> list[str]:
+    own = _workloads(kind, name, target.namespace or "default")
+    if kind != "Trader":
+        return own
+    with suppress(NotFound):  # no runner that could say more
+        return ask(target, lambda cluster: _shared(cluster, kind, name)) or own
+    return own
+
+
+async def _shared(cluster: Cluster, kind: str, name: str) -> list[str]:
+    """Those of a Trader that shares a process; empty of everybody else."""
+    from cappuccino.controllers import pod, trader
+    from cappuccino.controllers.decision import Key
+
+    key = Key(kind, cluster.namespace, name)
+    found = await cluster.objects.get(key) if kind == "Trader" else None
+    shared = found["spec"].get("pod") if found else None
+    return [pod.workload_name(key.namespace, shared), trader.farewell_name(key)] if shared else []
 
 
 def _selector(workload: str) -> str:

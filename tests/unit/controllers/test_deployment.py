@@ -50,6 +50,22 @@ def created(decision: Decision) -> dict[str, dict[str, Any]]:
     return {a.document["metadata"]["name"]: a.document["spec"] for a in decision.actions if isinstance(a, CreateObject)}
 
 
+def test_its_new_traders_fill_the_places_of_its_pods_and_those_it_has_stay_where_they_are() -> None:
+    judged = [verdict(B, "Passed", "candidate", rank=0, number=2), verdict(A, "Passed", "candidate", rank=1, number=0)]
+
+    def pods(*present: Any, **spec: Any) -> dict[str, Any]:
+        of = seen(deployment=deployment(**spec), evidence=[*judged, *baselines()], traders=present)
+        return {name: made.get("pod") for name, made in created(decide(of, now=NOW)).items()}
+
+    assert set(pods().values()) == {None}
+    places = {"desk-00002": "desk-0", "desk-00000": "desk-0", "desk-cash": "desk-0", "desk-hodl": "desk-1"}
+    assert pods(portfoliosPerPod=3) == places
+    there = trader(name="desk-00000", spec={"pod": "desk-0"})
+    assert pods(there, portfoliosPerPod=2) == {"desk-00002": "desk-0", "desk-cash": "desk-1", "desk-hodl": "desk-1"}
+    alone = trader(name="desk-00000")  # made before, and left as it is
+    assert "desk-00000" not in pods(alone, portfoliosPerPod=2)
+
+
 def test_a_missing_study_is_named() -> None:
     assert reason(decide(seen(study=None), now=NOW)) == ("False", "StudyNotFound")
 

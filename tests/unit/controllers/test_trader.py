@@ -69,8 +69,8 @@ def test_its_process_belongs_to_the_trace_of_its_study() -> None:
 def test_the_keys_it_names_are_mounted_for_it_a_shadow_looks_with_them() -> None:
     venue = {"kind": "alpaca", "accountSecretRef": {"name": "real-account"}}
     for mode in ("shadow", "paper"):
-        assert workload(trader(spec={"venue": venue, "mode": mode}), KEY).pod.secret == "real-account"
-    assert workload(trader(), KEY).pod.secret == ""
+        assert workload(trader(spec={"venue": venue, "mode": mode}), KEY).pod.secrets == ("real-account",)
+    assert workload(trader(), KEY).pod.secrets == ()
 
 
 def test_the_figures_of_a_status_are_taken_once_a_minute_and_when_it_changes() -> None:

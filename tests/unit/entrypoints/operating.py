@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from cappuccino.core.clock import SystemClock
 from cappuccino.core.errors import Conflict
 from cappuccino.reconcile.loop import Loop
 from cappuccino.reconcile.observers import DeploymentController, TraderController
+from cappuccino.reconcile.pods import Pods
 from cappuccino.reconcile.ports import Ports
 
 _PAUSE_SECONDS = 0.05
@@ -37,6 +38,9 @@ class Workloads:
 
     async def list(self) -> list[WorkloadStatus]:
         return []
+
+    async def serving(self, key: Key) -> Sequence[WorkloadStatus]:
+        return ()
 
     async def stop(self, name: str, *, grace_seconds: float = 10.0) -> None: ...
 
@@ -66,7 +70,8 @@ def operating(ports: Callable[[], AbstractAsyncContextManager[Ports]]) -> Iterat
 
     async def passes() -> None:
         async with ports() as found:
-            controllers = {"Deployment": DeploymentController(ports=found), "Trader": TraderController(ports=found)}
+            traders = TraderController(ports=found, pods=Pods(found.objects))
+            controllers = {"Deployment": DeploymentController(ports=found), "Trader": traders}
             loop = Loop(found, controllers, clock=SystemClock())
             while not stop.is_set():
                 for kind in controllers:

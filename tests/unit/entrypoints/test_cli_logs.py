@@ -36,6 +36,8 @@ class Server(ThreadingHTTPServer):
             wanted = dict(pair.split("=") for pair in query["labelSelector"][0].split(","))
             found = [p for p in self.pods if wanted.items() <= p["metadata"]["labels"].items()]
             return 200, json.dumps({"metadata": {"resourceVersion": "1"}, "items": found}).encode()
+        if "/traders/" in path:
+            return 200, json.dumps({"spec": {"pod": "desk"} if path.endswith("/shares") else {}}).encode()
         name = path.split("/")[-2]
         self.asked.append((name, query))
         if name == "secret-0":
@@ -66,6 +68,7 @@ def server() -> Iterator[Server]:
         pod("waits", "trial.s-00002", at=1, phase="Pending"),
         pod("desk-gates-x", "deployment.desk.gates", at=1),
         pod("secret-0", "trader.secret", at=1),
+        pod("desk-abc-0", "pod.desk", at=1),
         pod("ex-0", "", at=1, **{"app.kubernetes.io/name": "cappuccino", "app.kubernetes.io/component": "exchange"}),
     ]
     with Server(pods) as found:
@@ -109,6 +112,11 @@ def test_a_deployments_are_those_of_its_gates_and_grades_and_the_exchange_has_on
     assert main(["logs", "exchange", "--kubeconfig", kubeconfig]) == 0
     assert capsys.readouterr().out.splitlines() == ["desk-gates-x: ä line", "ex-0: ä line"]
     assert "container" not in server.asked[-1][1]
+
+
+def test_a_trader_that_shares_a_process_has_the_logs_of_its_pod(server: Server, kubeconfig: str, capsys: Captured) -> None:
+    assert main(["logs", "trader/shares", "--kubeconfig", kubeconfig]) == 0
+    assert capsys.readouterr().out.splitlines() == ["desk-abc-0: ä line"]
 
 
 def test_what_has_not_begun_and_what_is_forbidden_are_said(server: Server, kubeconfig: str, capsys: Captured) -> None:

@@ -62,9 +62,9 @@ class Cluster:
     def summary(self, key: Key) -> Summary | None:
         return Summary(key=key, uid="u", refers={"account": "mine"}) if key == TRADER else None
 
-    async def account(self, name: str) -> Any:
-        assert name == "mine"
-        return None if self.held is None else SimpleNamespace(held=self.held)
+    async def accounts(self) -> list[Any]:
+        others = SimpleNamespace(name="another's", held=not self.held)
+        return [others] if self.held is None else [others, SimpleNamespace(name="mine", held=self.held)]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,8 @@ class Cluster:
         ((TRADER,), True, False),
         ((TRADER,), None, False),
         ((Key("Trader", "default", "gone"),), False, False),
+        ((Key("Trader", "default", "gone"), TRADER), False, True),
+        ((Key("Trader", "default", "gone"), TRADER), True, False),
         ((Key("Trial", "default", "s-00001"),), True, True),
         ((Key("Trial", "default", "s-00001"), TRADER), True, False),
     ],

@@ -149,6 +149,13 @@ async def test_a_change_a_resync_and_a_requeue_each_bring_a_pass() -> None:
     await run_until(loop_of(Memory(), controller, resync_seconds=0.01), lambda: len(controller.passes) >= 3)
 
 
+async def test_a_pass_can_ask_for_one_of_another_object() -> None:
+    other = Key("Study", "default", "other")
+    memory, controller = Memory(documents={}), Scripted([Decision(wakes=(other, Key("Unknown", "default", "x"))), Decision()])
+    memory.changes.put_nowait(KEY)
+    await run_until(loop_of(memory, controller, resync_seconds=3600), lambda: controller.passes == [KEY, other])
+
+
 async def test_stopping_lets_the_pass_under_way_finish() -> None:
     memory, entered, release = Memory(), asyncio.Event(), asyncio.Event()
 

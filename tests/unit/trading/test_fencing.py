@@ -167,7 +167,7 @@ class Away:
 def test_a_broken_rule_halts_the_account_before_the_process_ends_also_when_the_database_comes_back_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cappuccino.entrypoints.portfolio._LATCH_SECONDS", 0.0)
+    monkeypatch.setattr("cappuccino.entrypoints.portfolio._RECORD_SECONDS", 0.0)
     portfolio = Portfolio.__new__(Portfolio)
     portfolio._stopped = ""
     portfolio._settings = cast("Any", SimpleNamespace(flatten=False))

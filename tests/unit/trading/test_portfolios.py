@@ -24,6 +24,7 @@ from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.adapters.postgres.engine import open_pool
 from cappuccino.adapters.postgres.ledger import PostgresLedger, renew_together
 from cappuccino.bundle import save
+from cappuccino.controllers import pod
 from cappuccino.core.clock import from_epoch
 from cappuccino.core.errors import IntegrityError, InvalidInput, RetryLater
 from cappuccino.entrypoints import traders
@@ -33,6 +34,7 @@ from cappuccino.telemetry.metrics import TraderMetrics, render_together
 from cappuccino.trading.lease import LeaseKeeper, Rounds, one_by_one
 from cappuccino.trading.ports import LeaseState, Quote, Stop
 from cappuccino.trading.window import Series, Window
+from tests.unit.controllers.builders import trader as a_trader
 
 from .builders import HOUR, START, SYMBOLS, T0, FakeTime, MemoryLedger, Venue, make_bars
 from .processes import Exchange, bundle
@@ -66,6 +68,9 @@ class Played:
             return 143
         return int(step)
 
+    def end(self, reason: str) -> None:
+        self.ended = reason
+
     def stop(self, reason: str) -> None:
         self.stopped.set()
 
@@ -73,7 +78,7 @@ class Played:
 def test_a_portfolio_that_is_refused_ends_alone_and_says_why() -> None:
     refused, other = Played("a", [InvalidInput("no such symbol")]), Played("b", [0])
     assert Portfolios([refused, other]).run() == 2
-    assert (refused.ended, other.ended) == ("no such symbol", None)
+    assert (refused.ended, other.ended) == ("no such symbol", "")
     assert (refused.runs, other.runs) == (1, 1)
 
 
@@ -94,7 +99,7 @@ def test_one_that_crashes_is_started_again_until_it_crashed_more_often_than_it_m
     assert Portfolios([crashing, recovering]).run() == 1
     assert (crashing.runs, recovering.runs) == (3, 3)
     assert crashing.ended == "crashed 3 times: bug"
-    assert recovering.ended is None
+    assert recovering.ended == ""
 
 
 def test_asked_to_stop_all_of_them_end_and_none_is_started_again() -> None:
@@ -103,6 +108,7 @@ def test_asked_to_stop_all_of_them_end_and_none_is_started_again() -> None:
     threading.Timer(0.2, together.stop, ["SIGTERM"]).start()
     assert together.run() == 143
     assert waiting.runs == 1
+    assert (trading.ended, waiting.ended) == (None, None)
 
 
 # --- what is shared ---------------------------------------------------------------------------------
@@ -281,6 +287,9 @@ def test_portfolios_of_one_process_trade_as_if_alone_and_one_that_is_refused_hol
     assert journal(database_url, "select count(*) from equity") == [(4 * 11,)]
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line["account"] for line in lines if line["event"] == "portfolio_ended"] == ["wrong"]
+    ended = dict(journal(database_url, "select name, ended from account"))
+    assert "0" * 64 in ended.pop("wrong")
+    assert ended == dict.fromkeys(names, "")
 
 
 @pytest.mark.slow
@@ -343,6 +352,24 @@ def test_a_list_of_portfolios_that_is_wrong_is_one_line(
     path.write_text(body)
     with pytest.raises(InvalidInput, match=said):
         traders.several_of(traders.parser().parse_args(["--portfolios", str(path)]))
+
+
+def test_without_a_file_the_list_is_what_the_pods_traders_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPPUCCINO_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    monkeypatch.setenv("CAPPUCCINO_ARTIFACTS_URL", tmp_path.as_uri())
+    members = [a_trader(name="b", spec={"account": "two", "pod": "p"}), a_trader(name="a", spec={"account": "one", "pod": "p"})]
+    told = pod.workload("p", members, trace={})
+    options = traders.parser().parse_args(told.arguments[1:])
+    monkeypatch.setenv(pod.PORTFOLIOS, told.environment[pod.PORTFOLIOS])
+    found = traders.several_of(options)
+    assert [(each.account, each.trader_uid, each.spec) for each in found] == [
+        ("one", "uid-a", members[1].spec),
+        ("two", "uid-b", members[0].spec),
+    ]
+    for wrong in ("", "bm8=", told.environment[pod.PORTFOLIOS][:40], "ü"):
+        monkeypatch.setenv(pod.PORTFOLIOS, wrong)
+        with pytest.raises(InvalidInput, match="CAPPUCCINO_PORTFOLIOS is no list of Traders"):
+            traders.several_of(options)
 
 
 def test_a_live_trader_and_an_account_that_is_named_twice_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def trader(name: str = "d-00007", **options: Any) -> Workload:
     given: dict[str, Any] = {
         "arguments": ("trade", "--account", "a", "--trader-uid", "u", "--bundle", "b"),
         "environment": {"CAPPUCCINO_SPEC": "{}"},
-        "pod": PodNeeds(secret="alpaca-one"),
+        "pod": PodNeeds(secrets=("alpaca-one",)),
     }
     return Workload(name=key.workload(), kind="continuous", keys=(key,), **{**given, **options})
 

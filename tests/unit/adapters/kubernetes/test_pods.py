@@ -12,6 +12,7 @@ import yaml
 from cappuccino.adapters.kubernetes.pods import document
 from cappuccino.adapters.kubernetes.settings import PodSettings
 from cappuccino.controllers import deployment as deployments
+from cappuccino.controllers import pod
 from cappuccino.controllers import trader as trading
 from cappuccino.controllers.decision import Document, Key, PodNeeds, Workload
 from cappuccino.core.errors import InvalidInput
@@ -37,6 +38,13 @@ def environment(rendered: Document) -> dict[str, object]:
     return {entry["name"]: entry.get("value") or entry["valueFrom"]["secretKeyRef"] for entry in container(rendered)["env"]}
 
 
+def secrets(rendered: Document) -> list[str]:
+    volumes = rendered["spec"]["template"]["spec"]["volumes"]
+    return [
+        source["secret"]["name"] for volume in volumes if "projected" in volume for source in volume["projected"]["sources"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "workload"),
     [("trial", trial()), ("trader", trader())],
@@ -54,8 +62,7 @@ def test_the_key_of_a_real_account_is_mounted_in_a_live_trader_alone() -> None:
         of = build.trader(spec={"venue": real, "mode": "live", "dryRun": dry_run})
         for workload in (trading.workload(of, KEY), trading.farewell(of, KEY)):
             rendered = document(workload, SETTINGS)
-            volumes = rendered["spec"]["template"]["spec"]["volumes"]
-            assert [v["secret"]["secretName"] for v in volumes if "secret" in v] == ["desk-live"]
+            assert secrets(rendered) == ["desk-live"]
     for mode in ("shadow", "paper"):
         with pytest.raises(InvalidInput, match="are for mode live"):
             build.trader(spec={"venue": real, "mode": mode})
@@ -64,14 +71,13 @@ def test_the_key_of_a_real_account_is_mounted_in_a_live_trader_alone() -> None:
         traderTemplate={"venue": {"kind": "alpaca"}, "mode": "shadow"}, live={"venue": real, "capitalUsd": 1000}
     )
     seen = deployments.Observed(deployment=desk, key=KEY, traders=[paper])
+    live = build.trader(name="live", spec={"venue": real, "mode": "live", "account": "live"})
     others = (trading.workload(paper, KEY), deployments.gates_workload(seen, desk), trial())
-    mounted = [
-        v["secret"]["secretName"]
-        for workload in others
-        for v in document(workload, SETTINGS)["spec"]["template"]["spec"]["volumes"]
-        if "secret" in v
-    ]
-    assert mounted == ["paper"]
+    assert [name for workload in others for name in secrets(document(workload, SETTINGS))] == ["paper"]
+    shared = pod.workload("p", [live, paper], trace={})
+    assert secrets(document(shared, SETTINGS)) == ["paper"]
+    assert shared.keys == (Key("Trader", "default", paper.name),)
+    assert live.uid not in pod.unpacked(shared.environment[pod.PORTFOLIOS]).decode()
 
 
 def test_a_queue_is_labelled_and_waited_for_by_the_job_and_not_by_its_pods() -> None:
@@ -137,11 +143,40 @@ def test_only_traders_know_the_exchange_and_only_running_ones_are_probed() -> No
 
 
 def test_an_account_secret_is_mounted_for_who_needs_it_and_nobody_else() -> None:
-    mounts = container(document(trader(), SETTINGS))["volumeMounts"]
-    assert {"name": "account", "mountPath": "/secrets/alpaca-one", "readOnly": True} in mounts
+    rendered = document(trader(), SETTINGS)
+    assert {"name": "accounts", "mountPath": "/secrets", "readOnly": True} in container(rendered)["volumeMounts"]
+    assert environment(rendered)["CAPPUCCINO_SECRETS"] == "/secrets"
+    assert secrets(rendered) == ["alpaca-one"]
     without = document(trader(pod=PodNeeds()), SETTINGS)
-    assert "secret" not in str(without["spec"]["template"]["spec"]["volumes"])
+    assert secrets(without) == []
     assert "CAPPUCCINO_SECRETS" not in environment(without)
+
+
+def test_a_secret_that_is_absent_holds_up_the_one_who_needs_it_and_not_its_pod() -> None:
+    def optional(portfolios: int) -> list[bool]:
+        needs = PodNeeds(secrets=("alpaca-one", "alpaca-two"), portfolios=portfolios)
+        volumes = document(trader(pod=needs), SETTINGS)["spec"]["template"]["spec"]["volumes"]
+        return [source["secret"].get("optional", False) for source in volumes[-1]["projected"]["sources"]]
+
+    assert optional(1) == [False, False]
+    assert optional(2) == [True, True]
+
+
+def test_a_pod_of_several_portfolios_asks_for_more() -> None:
+    def resources(portfolios: int) -> Document:
+        found: Document = container(document(trader(pod=PodNeeds(portfolios=portfolios)), SETTINGS))["resources"]
+        return found
+
+    assert resources(1) == {"requests": {"cpu": "100m", "memory": "400Mi"}, "limits": {"memory": "1Gi"}}
+    assert resources(500) == {"requests": {"cpu": "599m", "memory": "2895Mi"}, "limits": {"memory": "3519Mi"}}
+
+
+def test_the_stateful_set_of_a_pod_is_called_as_no_trader_is() -> None:
+    shared, own = (replace(trader(), name=Key(kind, "default", "desk").workload()) for kind in ("Pod", "Trader"))
+    names = {document(workload, SETTINGS)["metadata"]["name"] for workload in (shared, own)}
+    assert "desk" in names
+    assert len(names) == 2
+    assert document(shared, SETTINGS)["metadata"]["labels"]["cappuccino.dev/workload"] == "pod.desk"
 
 
 def test_artifacts_in_a_bucket_come_with_their_keys_and_without_a_volume() -> None:

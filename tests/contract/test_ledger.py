@@ -39,23 +39,28 @@ NOTHING_STANDS = "no approval stands for what this live trader is"
 
 def test_a_live_trader_is_halted_whenever_no_permit_stands_for_its_terms(pool: Pool, database_url: str) -> None:
     append = "select promotion_append('dep', 's', 'b', %s, 'ada', 'why', %s, %s, %s, 'deployment/x/y')"
-    ledger = PostgresLedger(
-        pool, account="acc", venue="alpaca/live", trader_uid="uid", holder="h1", lease_seconds=30.0, terms="t"
-    )
+
+    def live(account: str) -> PostgresLedger:
+        return PostgresLedger(
+            pool, account=account, venue="alpaca/live", trader_uid="uid", holder="h1", lease_seconds=30.0, terms="t"
+        )
+
+    ledger, by_hand = live("acc"), live("by-hand")
     with psycopg.connect(database_url, autocommit=True) as admin:
-        assert ledger.permit() is None
-        assert ledger.acquire().halted_reason == NOTHING_STANDS
+        assert (by_hand.permit(), by_hand.acquire().halted_reason) == (None, NOTHING_STANDS)
         admin.execute(append, ["approved", None, None, None])
-        assert ledger.renew().halted_reason == NOTHING_STANDS
+        assert by_hand.renew().halted_reason == NOTHING_STANDS
         admin.execute(append, ["started", "acc", "t", 1])
-        assert (ledger.permit(), ledger.renew().halted_reason) == ("standing", None)
+        assert (ledger.permit(), ledger.acquire().halted_reason, ledger.renew().halted_reason) == ("standing", None, None)
+        assert by_hand.renew().halted_reason == NOTHING_STANDS
         assert [ledger.reserve(D(5)), ledger.reserve(D(7))] == [5, 5]
         admin.execute(append, ["demoted", None, None, None])
         assert (ledger.permit(), ledger.renew().halted_reason) == ("ended", NOTHING_STANDS)
         with pytest.raises(Halted, match="no approval stands"):  # whatever the trader believes
             ledger.journal([an_intent()], state=None)
         ledger.journal([an_intent("cap-2", side="sell", reason="stop_loss", qty=D(1), notional=None)], state=None)
-        assert admin.execute("select halted_reason from account").fetchone() == (None,)  # lifted by nobody but an approval
+        halted = admin.execute("select halted_reason from account where name = 'acc'").fetchone()
+        assert halted == (None,)  # lifted by nobody but an approval
 
 
 def an_intent(name: str = "cap-1", **fields: Any) -> Intent:

@@ -37,7 +37,7 @@ insert into evidence (bundle_digest, gate, gate_version, scope, deployment_uid, 
 
 INSERT_INTENT = (
     "insert into intent (client_order_id, account, token, trader_uid, decision, symbol, side, type, time_in_force, qty, reason,"
-    " created_at) values (%(id)s, 'a', %(token)s, 't', 'd', 'X/USD', 'buy', 'market', 'gtc', 1, %(reason)s, now())"
+    " created_at) values (%(id)s, 'a', %(token)s, 't', 'd', 'X/USD', %(side)s, 'market', 'gtc', 1, %(reason)s, now())"
 )
 
 # statement -> the roles that may run it
@@ -71,7 +71,7 @@ STATEMENTS: dict[str, set[str]] = {
     "update promotion set action = 'approved'": set(),
     "delete from promotion": set(),
     "truncate promotion": set(),
-    INSERT_INTENT % {"id": "'p'", "token": 1, "reason": "'target'"}: {"trader"},
+    INSERT_INTENT % {"id": "'p'", "token": 1, "side": "'buy'", "reason": "'target'"}: {"trader"},
     "update intent set qty = 2": set(),
     "delete from intent": set(),
     "insert into order_event (client_order_id, state, reason, event_at) values ('o', 'New', '', now())": {"trader"},
@@ -167,8 +167,8 @@ def acquire(connection: Connection[Any], holder: str, *, seconds: float = 60, na
     return connection.execute("select * from account_acquire(%s, 'simulated', %s, %s)", [name, holder, seconds]).fetchall()
 
 
-def intend(connection: Connection[Any], token: int, *, reason: str = "target", order: str = "o1") -> None:
-    connection.execute(INSERT_INTENT, {"id": order, "token": token, "reason": reason})
+def intend(connection: Connection[Any], token: int, *, reason: str = "target", order: str = "o1", side: str = "buy") -> None:
+    connection.execute(INSERT_INTENT, {"id": order, "token": token, "side": side, "reason": reason})
 
 
 def test_an_account_has_one_holder_until_its_lease_ends(admin: Connection[Any]) -> None:
@@ -177,6 +177,28 @@ def test_an_account_has_one_holder_until_its_lease_ends(admin: Connection[Any]) 
     assert acquire(admin, "one") == [(2, None)]
     admin.execute("update account set expires_at = now() - interval '1 second'")
     assert acquire(admin, "two") == [(3, None)]
+
+
+def test_an_account_is_of_one_venue_for_good(admin: Connection[Any]) -> None:
+    acquire(admin, "one")
+    with pytest.raises(psycopg.Error, match="is of venue simulated, not of alpaca") as caught:
+        admin.execute("select * from account_acquire('a', 'alpaca', 'one', 60)")
+    assert caught.value.sqlstate == "CP007"
+
+
+def test_what_a_live_trader_is_can_be_said_once(admin: Connection[Any]) -> None:
+    acquire(admin, "one")
+    for terms in ("first", "second", None):
+        admin.execute("select account_terms('a', 'one', 1, %s)", [terms])
+    assert admin.execute("select terms from account").fetchall() == [("first",)]
+
+
+def test_a_trader_halts_under_no_name_but_its_own(admin: Connection[Any]) -> None:
+    acquire(admin, "one")
+    with admin.transaction():
+        admin.execute("set local role cappuccino_trader")
+        admin.execute("select account_halt('a', 'drawdown', 'alice@example.com')")
+    assert admin.execute("select actor from audit").fetchall() == [("trader/one",)]
 
 
 def test_renewing_keeps_the_lease_only_with_the_current_token_and_tells_of_a_halt(admin: Connection[Any]) -> None:
@@ -213,7 +235,10 @@ def test_a_halted_account_takes_protective_intents_only_until_it_is_resumed(admi
         intend(admin, 1)
     assert caught.value.sqlstate == "CP002"
     for reason in ("stop_loss", "trailing_stop", "take_profit", "time_limit", "flatten"):
-        intend(admin, 1, reason=reason, order=reason)
+        intend(admin, 1, reason=reason, order=reason, side="sell")
+        with pytest.raises(psycopg.Error) as caught:
+            intend(admin, 1, reason=reason, order=f"buy-{reason}")
+        assert caught.value.sqlstate == "CP002"
     admin.execute("select account_resume('a', 'looked at it', 'me')")
     intend(admin, 1)
 

@@ -401,6 +401,14 @@ async def test_nothing_starts_without_a_standing_approval(record: Record) -> Non
     assert "started" not in [row.action for row in await record.promotions("dep")]
 
 
+async def test_a_step_begins_with_an_account_that_nobody_has_touched(record: Record, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as trader:
+        trader.execute("select account_acquire('acc', 'alpaca', 'somebody', 1)")
+    await record.record_promotion(promotion=promotion("approved"), about="d")
+    with pytest.raises(Conflict, match="account acc exists already"):
+        await record.record_promotion(promotion=start(1), about="d")
+
+
 async def test_a_permit_stands_for_what_was_started_last_and_ends_with_its_approval(record: Record, database_url: str) -> None:
     def permit(account: str, terms: str = "t") -> Any:
         with psycopg.connect(database_url, autocommit=True) as trader:

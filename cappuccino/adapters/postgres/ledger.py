@@ -1,8 +1,8 @@
 """The Ledger port on PostgreSQL: one account's journal, under the trader's role.
 
 Every method is one transaction. The database keeps the rules: an intent without the current, unexpired token is refused
-(CP001 -> Fenced), and one that is not protective is refused while the account is halted (CP002 -> Halted). Rows are
-only ever added, except the trader's state.
+(CP001 -> Fenced), and one that is not protective is refused while the account is halted (CP002 -> Halted). An account is of
+one venue (CP007 -> InvalidInput). Rows are only ever added, except the trader's state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 from cappuccino.adapters.postgres.engine import away_is_retry
-from cappuccino.core.errors import InvariantViolation
+from cappuccino.core.errors import InvalidInput, InvariantViolation
 from cappuccino.trading.book import Fill
 from cappuccino.trading.orders import Execution, Intent, Order, OrderState
 from cappuccino.trading.ports import DecisionRow, EquityRow, Fenced, Halted, Json, LeaseState, OrderEvent, Recovery
@@ -292,6 +292,8 @@ class PostgresLedger:
                 raise Fenced(message) from error
             if error.sqlstate == "CP002":
                 raise Halted(message) from error
+            if error.sqlstate == "CP007":
+                raise InvalidInput(message) from error
             raise InvariantViolation(f"account {self._account}: the journal refuses a row: {message}") from error
 
 

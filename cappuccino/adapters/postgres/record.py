@@ -34,7 +34,7 @@ from cappuccino.controllers.rows import (
 from cappuccino.core.errors import Conflict, InvalidInput, NotFound
 from cappuccino.search.trials import NewTrial, TrialRow, TrialState
 
-_NO_ACCOUNT, _NO_REASON, _NOT_APPROVED = "CP003", "CP004", "CP005"  # SQLSTATEs of migrations/versions/*.sql
+_NO_ACCOUNT, _NO_REASON, _NOT_APPROVED, _ACCOUNT_EXISTS = "CP003", "CP004", "CP005", "CP006"  # of migrations/versions/*.sql
 _NOT_RECORD = ("object", "workload")  # tables of the local cluster, which have watches of their own
 
 
@@ -254,6 +254,8 @@ class PostgresRecord:
         except psycopg.Error as error:
             if error.sqlstate == _NOT_APPROVED:
                 raise Conflict(f"{about}: {error.diag.message_primary}: approve the candidate first") from error
+            if error.sqlstate == _ACCOUNT_EXISTS:
+                raise Conflict(f"{about}: {error.diag.message_primary}: give the Deployment another name") from error
             raise
 
     async def promotions(self, deployment_uid: str) -> list[Promotion]:

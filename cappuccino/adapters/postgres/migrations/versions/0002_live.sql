@@ -34,6 +34,9 @@ begin
     if p_action = 'started' and v_standing is distinct from 'approved' then
         raise exception 'step % of account % has no standing approval', p_step, p_account using errcode = 'CP005';
     end if;
+    if p_action = 'started' and exists (select from account where name = p_account) then
+        raise exception 'account % exists already: a step of real money begins with one of its own', p_account using errcode = 'CP006';
+    end if;
     insert into promotion (deployment_uid, subject, bundle_digest, action, actor, reason, account, terms, step)
     values (p_deployment, p_subject, p_bundle, p_action, p_actor, p_reason, p_account, p_terms, p_step);
     perform audit_append(p_actor, 'promotion ' || p_action, p_object, jsonb_strip_nulls(jsonb_build_object(
@@ -62,11 +65,11 @@ language sql stable set search_path = public, pg_temp as $$
                          then 'no approval stands for what this live trader is' end)
 $$;
 
--- The holder says what it is; from then on the account is halted whenever no permit stands for that.
+-- The holder says what it is, once; from then on the account is halted whenever no permit stands for that.
 create function account_terms(p_name text, p_holder text, p_token bigint, p_terms text) returns text
 language plpgsql security definer set search_path = public, pg_temp as $$
 begin
-    update account set terms = p_terms where name = p_name and holder = p_holder and token = p_token;
+    update account set terms = p_terms where name = p_name and holder = p_holder and token = p_token and terms is null;
     return (select account_halted(a) from account a where a.name = p_name);
 end
 $$;
@@ -100,12 +103,36 @@ begin
             new.client_order_id, new.token, new.account, v_account.token, v_account.expires_at using errcode = 'CP001';
     end if;
     v_halted := account_halted(v_account);
-    if v_halted is not null
-       and new.reason not in ('stop_loss', 'trailing_stop', 'take_profit', 'time_limit', 'flatten') then
+    if v_halted is not null and (new.side <> 'sell'
+       or new.reason not in ('stop_loss', 'trailing_stop', 'take_profit', 'time_limit', 'flatten')) then
         raise exception 'account % is halted (%): intent % is not protective',
             new.account, v_halted, new.client_order_id using errcode = 'CP002';
     end if;
     return new;
+end
+$$;
+
+-- Who halts is who the session is: a trader cannot write another name into the audit chain than that of the account's holder.
+create or replace function account_halt(p_name text, p_reason text, p_actor text) returns void
+language plpgsql security definer set search_path = public, pg_temp as $$
+declare
+    v_account account%rowtype;
+    v_actor text := p_actor;
+begin
+    if coalesce(trim(p_reason), '') = '' then
+        raise exception 'halting % needs a reason', p_name using errcode = 'CP004';
+    end if;
+    select * into v_account from account where name = p_name for update;
+    if not found then
+        raise exception 'account % does not exist', p_name using errcode = 'CP003';
+    end if;
+    if current_setting('role') = 'cappuccino_trader' or not pg_has_role(session_user, 'cappuccino_operator', 'member') then
+        v_actor := 'trader/' || coalesce(v_account.holder, 'unknown');
+    end if;
+    if v_account.halted_reason is null then  -- the first reason stands
+        update account set halted_reason = p_reason where name = p_name;
+        perform audit_append(v_actor, 'halt', 'account/' || p_name, jsonb_build_object('reason', p_reason));
+    end if;
 end
 $$;
 

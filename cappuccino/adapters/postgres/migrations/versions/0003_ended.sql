@@ -14,12 +14,17 @@ begin
 end
 $$;
 
+-- An account is of one venue for good: what it did in a rehearsal is no part of what it does with real money.
 create or replace function account_acquire(p_name text, p_venue text, p_holder text, p_seconds double precision)
 returns table (token bigint, halted_reason text)
 language plpgsql security definer set search_path = public, pg_temp as $$
 #variable_conflict use_column
 begin
     insert into account (name, venue) values (p_name, p_venue) on conflict (name) do nothing;
+    if exists (select from account a where a.name = p_name and a.venue <> p_venue) then
+        raise exception 'account % is of venue %, not of %: give the Trader an account of its own', p_name,
+            (select a.venue from account a where a.name = p_name), p_venue using errcode = 'CP007';
+    end if;
     return query
         update account a
            set holder = p_holder, token = a.token + 1, expires_at = clock_timestamp() + make_interval(secs => p_seconds),

@@ -50,6 +50,9 @@ COARSE_BPS = 10_000.0  # four ticks a bar: without barriers a tick between them 
 LIMIT_SECONDS = 7200.0  # of one exchange
 
 
+LEARNING_RATES = {"generated": 0.003, "real 1h": 0.003, "real 5m": 0.001}  # a short training at it trades, and is not ruined
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """bars: of the generated market. five_minutes, stopped, unstopped: decisions. tick_bps: with barriers."""
@@ -59,7 +62,6 @@ class Sizes:
     five_minutes: int
     unstopped: int
     stopped: int
-    learning_rate: float = 0.003
     stretches: int = 8
     tick_bps: float = 5.0
 
@@ -157,7 +159,7 @@ def _scenes(sizes: Sizes, *, five_minutes: bool) -> Iterator[Scene]:
         bars = real(REAL["5m"])
         markets["real 5m"] = bars.rows(0, min(len(bars), sizes.five_minutes))
     for market, bars in markets.items():
-        yield policy(market, bars, timesteps=sizes.timesteps, learning_rate=sizes.learning_rate)
+        yield policy(market, bars, timesteps=sizes.timesteps, learning_rate=LEARNING_RATES[market])
         yield rule(market, bars)
 
 

@@ -7,6 +7,7 @@ account halted ──▶ Halted; the workload keeps running and holds to the lat
 refused for good, or failed too often in a row ──▶ Stalled, not started again until its spec changes
 the simulated venue's tape ended (exit 0) ──▶ Finished
 figures of the status ──▶ once a minute, and when a condition changes: each write is seen by everybody who watches
+live, its Deployment gone ──▶ deleted
 deleted ──▶ workload stopped ──▶ positions sold, or left as they are, by onDelete ──▶ finalizer removed
 """
 
@@ -23,6 +24,7 @@ from cappuccino.controllers.conditions import false, settle, stalled, true
 from cappuccino.controllers.decision import (
     Action,
     Decision,
+    DeleteObject,
     Event,
     Key,
     PatchMetadata,
@@ -51,6 +53,7 @@ class Observed:
     activity: AccountActivity | None = None
     workload: WorkloadStatus | None = None
     farewell: WorkloadStatus | None = None
+    orphaned: bool = False  # it is live, and the Deployment that was approved is gone
 
 
 def farewell_name(key: Key) -> str:
@@ -64,6 +67,11 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return Decision(actions=tuple(StopWorkload(name=name) for status, name in runs if status))
     if trader.metadata.deletion_timestamp:
         return _end(observed, trader, now)
+    if observed.orphaned:
+        gone = Event(
+            type="Warning", reason="Orphaned", message="its Deployment is gone, and its approval: it is sold out and ended"
+        )
+        return Decision(actions=(DeleteObject(key=observed.key, uid=trader.uid),), events=(gone,))
 
     actions: list[Action] = []
     if FINALIZER not in trader.metadata.finalizers:

@@ -219,14 +219,18 @@ class DeploymentController:
         if found.spec.study_ref:
             source = _parsed(Study, await objects.get(Key("Study", key.namespace, found.spec.study_ref.name)))
         documents = await objects.list("Trader", namespace=key.namespace, labels={DEPLOYMENT_LABEL: found.name})
-        traders = [Trader.parse(document) for document in documents]
+        traders = [Trader.parse(document) for document in documents if found.uid in _owners(document)]
+        promotions = await record.promotions(found.uid)
+        last = next((row.account for row in reversed(promotions) if row.account), None)
+        account = await record.account(last) if last else None
         return deployment.Observed(
             deployment=found,
             key=key,
             study=source,
             trials=await record.history(source.uid) if source else (),
             evidence=await record.evidence(deployment_uid=found.uid),
-            promotions=await record.promotions(found.uid),
+            promotions=promotions,
+            halted=account.halted_reason if account else None,
             traders=traders,
             activity=await record.activity([trader.spec.account for trader in traders]),
             gates=gates,
@@ -252,10 +256,19 @@ class TraderController:
             activity=(await record.activity([account])).get(account) if found else None,
             workload=await workloads.observe(key.workload()),
             farewell=await workloads.observe(trader.farewell_name(key)),
+            orphaned=found is not None and found.spec.mode == "live" and not await self._deployed(found, key),
         )
 
     def decide(self, observed: trader.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
         return trader.decide(observed, now=now, market_now=market_now)
+
+    async def _deployed(self, found: Trader, key: Key) -> bool:
+        """Whether the Deployment that owns it is there."""
+        for owner in found.metadata.owner_references:
+            document = await self.ports.objects.get(Key("Deployment", key.namespace, owner.name))
+            if document is not None and document["metadata"]["uid"] == owner.uid:
+                return True
+        return False
 
 
 def controllers(ports: Ports, search: Search) -> dict[str, Any]:
@@ -271,6 +284,11 @@ def controllers(ports: Ports, search: Search) -> dict[str, Any]:
 
 def _parsed(kind: type[_R], document: Document | None) -> _R | None:
     return None if document is None else kind.parse(document, source=f"stored {kind.__name__}")
+
+
+def _owners(document: Document) -> set[str]:
+    """Their uids. A label anybody may write; an owner is what the chart's policies leave to the operator."""
+    return {owner["uid"] for owner in document["metadata"].get("ownerReferences") or ()}
 
 
 def _trial_object(summary: Summary) -> study.TrialObject:

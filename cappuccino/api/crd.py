@@ -110,12 +110,11 @@ def _unchanging(kind: type[Resource]) -> list[Rule]:
     info, name = kind.info, kind.__name__
     if info.immutable == ("*",):
         return [("self == oldSelf", f"the spec of a {name} is immutable: {remedy(name)}")]
+    objects = {field for field, schema in part(kind, "spec")["properties"].items() if schema.get("type") == "object"}
+    shown = {field: "" if field in objects else f" (from {{oldSelf.{field}}} to {{self.{field}}})" for field in info.immutable}
     return [
         *(
-            (
-                f"self.{field} == oldSelf.{field}",
-                f"{field} is immutable (from {{oldSelf.{field}}} to {{self.{field}}}): {remedy(name)}",
-            )
+            (f"self.{field} == oldSelf.{field}", f"{field} is immutable{shown[field]}: {remedy(name)}")
             for field in info.immutable
         ),
         *(

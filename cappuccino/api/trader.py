@@ -208,7 +208,7 @@ class Trader(Resource):
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
         wide=(("Account", "string", ".spec.account"), ("Bundle", "string", ".spec.bundleDigest")),
-        immutable=("account",),
+        immutable=("account", "venue", "bundleDigest"),
     )
     kind: Literal["Trader"] = "Trader"
     spec: TraderSpec = Field(description="Which bundle trades which account, with which limits.")

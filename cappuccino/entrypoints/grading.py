@@ -106,12 +106,15 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
 
 
 def _bundles(blobs: Blobs, traders: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Bundle], dict[str, str]]:
-    """By account: the bundle, or why it cannot be read."""
+    """By account: the bundle, or why it cannot be read. Raises for that of a baseline: without it everybody would be measured
+    against cash."""
     bundles, unread = {}, {}
     for trader in traders:
         try:
             bundles[trader["account"]] = load(blobs, trader["bundle"])
         except (UserError, IntegrityError) as error:
+            if trader["role"] == "baseline":
+                raise
             unread[trader["account"]] = str(error)
     return bundles, unread
 

@@ -82,12 +82,14 @@ def test_no_field_of_a_trial_changes(kubectl: Kubectl) -> None:
         assert "the spec of a Trial is immutable: make another Trial under a new name" in refused(kubectl, trial, spec)
 
 
-def test_the_account_of_a_trader_stays_and_its_mode_may_change(kubectl: Kubectl) -> None:
+def test_what_a_trader_is_stays_and_its_mode_may_change(kubectl: Kubectl) -> None:
     trader = build.trader(spec={"mode": "shadow"})
     create(kubectl, trader)
     allowed(kubectl, trader, {"spec": {"mode": "paper"}})
     said = refused(kubectl, trader, {"account": "another"})
     assert "account is immutable (from desk-00001 to another): make another Trader under a new name" in said
+    assert "bundleDigest is immutable (from bbbb" in refused(kubectl, trader, {"bundleDigest": "0" * 64})
+    assert "venue is immutable: make another Trader" in refused(kubectl, trader, {"venue": {"url": "http://mine:8080"}})
 
 
 def test_a_study_is_free_until_its_snapshot_is_pinned_and_then_only_what_may_change_does(kubectl: Kubectl) -> None:
@@ -249,12 +251,12 @@ OBEYED = [
 ]
 DENIED = [
     ("ed", "trader/paper", SPEC, KEPT),
-    ("ed", "trader/paper", {"spec": {"bundleDigest": "0" * 64}}, KEPT),
+    ("ed", "trader/paper", {"spec": {"mode": "shadow"}}, KEPT),
     ("ed", "trader/paper", metadata(labels={"cappuccino.dev/deployment": None}), KEPT),
     ("ed", "trader/live", metadata(labels={"cappuccino.dev/deployment": "other"}), KEPT),
-    ("ed", "trader/live", SHADOW, KEPT),
+    ("ed", "trader/live", SHADOW, "venue is immutable"),
     ("ed", "trader/orphan", metadata(labels={"cappuccino.dev/deployment": "other"}), KEPT),
-    ("ed", "trader/orphan", SHADOW, KEPT),
+    ("ed", "trader/orphan", SHADOW, "venue is immutable"),
     ("ed", "trader/paper", metadata(ownerReferences=None), OWNERS),
     ("ed", "trader/free", metadata(ownerReferences=[OWNER]), OWNERS),
     ("ed", "trader/live", metadata(finalizers=None), SELLS),

@@ -22,7 +22,8 @@ REAL = {"venue": {"kind": "alpaca", "accountSecretRef": {"name": "desk-live"}}, 
 def ports(*resources: Any, record: Any = None) -> Any:
     objects = {Key(r.kind, "default", r.name): r.to_json() for r in resources}
     workloads = AsyncMock(observe=AsyncMock(return_value=None))
-    return AsyncMock(objects=Memory(documents=objects), workloads=workloads, record=record or AsyncMock())
+    record = record or AsyncMock(activity=AsyncMock(return_value={}))
+    return AsyncMock(objects=Memory(documents=objects), workloads=workloads, record=record)
 
 
 async def test_only_what_the_deployment_owns_is_its_trader_whatever_the_label_says() -> None:

@@ -114,7 +114,6 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
     have = {trader.name for trader in observed.traders}
     documents = trader_documents(deployment, observed.key, observed.evidence, trace=_trace(observed, deployment))
     actions += [CreateObject(document=document) for document in documents if document["metadata"]["name"] not in have]
-    actions += _grading(observed, deployment, now)
     passed = sum(row.detail.get("verdict") == "Passed" for row in verdicts.values())
     observing = sum(row.detail.get("role") == "observer" for row in verdicts.values())
     message = f"{len(verdicts)} candidates: {passed} passed every gate, {observing} trade as observers"
@@ -366,7 +365,8 @@ def _status(
         if c.type in ("Ready", "Stalled") and c.status == "True" and was.get(c.type) != (c.status, c.reason)
     )
     return Decision(
-        actions=(*approval.actions, *road.actions, *actions),  # what ends an approval waits for nothing else
+        # what ends an approval waits for nothing else, and no candidate of tomorrow keeps those of today from being graded
+        actions=(*approval.actions, *road.actions, *actions, *_grading(observed, deployment, now)),
         status=status.to_json(),
         events=(*events, *approval.events, *road.events),
         requeue_after=requeue,

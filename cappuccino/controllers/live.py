@@ -24,10 +24,10 @@ from typing import Any
 from cappuccino.api.deployment import CandidateStatus, Deployment
 from cappuccino.api.live import CapitalStep, LiveSpec
 from cappuccino.api.meta import Condition
-from cappuccino.api.trader import Trader, TraderSpec
+from cappuccino.api.trader import Trader, TraderSpec, TraderTemplateSpec
 from cappuccino.controllers.candidacy import LIVE
 from cappuccino.controllers.conditions import false, true
-from cappuccino.controllers.decision import Action, CreateObject, DeleteObject, Event, Key, WriteRecord
+from cappuccino.controllers.decision import Action, CreateObject, DeleteObject, Document, Event, Key, WriteRecord
 from cappuccino.controllers.rows import Evidence, Promotion
 from cappuccino.core.identifiers import digest_of
 
@@ -46,6 +46,12 @@ class Road:
 def terms(spec: TraderSpec) -> str:
     """What a permit is bound to: all of a live Trader's spec."""
     return digest_of(spec.to_json())
+
+
+def inherited(template: TraderTemplateSpec) -> Document:
+    """What a live Trader takes over from the template: an approval is bound to all of it."""
+    own = {"venue", "mode", "capitalUsd", "onDelete"}
+    return {name: value for name, value in template.to_json().items() if name not in own}
 
 
 def current(promotions: Sequence[Promotion], standing: Promotion | None) -> Promotion | None:
@@ -144,7 +150,7 @@ def _wanted(
     deployment: Deployment, live: LiveSpec, candidate: CandidateStatus, step: int, account: str
 ) -> tuple[str, TraderSpec]:
     """Name and spec of the Trader of a step. Each step ends in cash, whatever the template says of deleted Traders."""
-    document = deployment.spec.trader_template.to_json() | {
+    document = inherited(deployment.spec.trader_template) | {
         "venue": live.venue.to_json(),
         "mode": "live",
         "dryRun": step == DRY,

@@ -49,9 +49,8 @@ def subject(bundle_digest: str, profile: TraderTemplateSpec, spec: DeploymentSpe
     bundle's digest covers sizing, barriers and the costs that it was judged with; the venue is who charges them."""
     bound: Document = {"bundle": bundle_digest, "risk": profile.risk.to_json(), "venue": profile.venue.kind}
     if spec.live:
-        template = spec.trader_template
         bound["live"] = spec.live.model_copy(update={"dry_run": True}).to_json()
-        bound |= {"onHalt": template.on_halt, "maxRestarts": template.max_restarts}
+        bound["template"] = live.inherited(spec.trader_template)
     return digest_of(bound)
 
 

@@ -223,3 +223,13 @@ def test_what_other_gates_judged_does_not_count_and_is_judged_again() -> None:
     assert where == "Soaking"
     assert "judged by other gates than the present ones" in said
     assert any(isinstance(action, StartWorkload) for action in decision.actions)
+
+
+def test_what_trades_is_graded_whatever_the_gates_of_others_wait_for() -> None:
+    rows = [verdict(B, "Passed", "candidate", rank=0, number=2)]
+    activity = {"x": AccountActivity(name="x", decisions=24, last_bar_at=NOW)}
+    failed = running("gates", state="Failed", finished_at=NOW, message="bundle 000 is not there", exit_code=2)
+    for waits in ({"gates": failed}, {"gates": None}, {"study": None}):
+        decision = decide(seen(evidence=rows, traders=[trader()], activity=activity, **waits), now=NOW)
+        started = [a.workload.arguments for a in decision.actions if isinstance(a, StartWorkload)]
+        assert ("validate", "grade") in started

@@ -55,7 +55,7 @@ class Desk(Passes):
     audit: list[dict[str, Any]] = field(default_factory=list)
     moment: int = 0
     generations: list[str] = field(default_factory=list)
-    halted: str | None = None
+    halted: str | None = None  # the account that was started last
 
     @property
     def generation(self) -> int:
@@ -111,6 +111,7 @@ class Desk(Passes):
         ]
         assert promotion.action != "started" or judged[-1].action == "approved"
         self.promotions.append(promotion)
+        self.halted = None if promotion.action == "started" else self.halted  # another account
         body = {"reason": promotion.reason, "step": promotion.step}
         audited = {"actor": promotion.actor, "action": f"promotion {promotion.action}", "subject": about, "body": body}
         self.audit.append(audited)

@@ -263,7 +263,17 @@ def test_what_the_record_says_of_a_start_is_the_whole_trader() -> None:
 EVENTS = st.sampled_from(
     [
         *("pass", "fail", "inconclusive", "dry", "wet", "risk", "restore", "no live", "capital", "gone", "cut 0", "cut 1"),
-        *("cut 2", "delete live", "hand-made", "grade fails", "grade passes", "approve by nobody", "approve observer"),
+        *(
+            "cut 2",
+            "delete live",
+            "hand-made",
+            "halt",
+            "resume",
+            "grade fails",
+            "grade passes",
+            "approve by nobody",
+            "approve observer",
+        ),
     ]
 )
 
@@ -290,6 +300,8 @@ def happen(road: Road, event: str) -> None:
             road.gone()
         case "cut 0" | "cut 1" | "cut 2":
             road.reconcile(cut_after=int(event[-1]))
+        case "halt" | "resume":
+            road.halted = "spread looks wrong" if event == "halt" else None
         case "delete live":
             road.leaving |= set(road.alive)
         case "hand-made":
@@ -331,8 +343,12 @@ def test_real_money_is_traded_by_one_trader_at_a_time_as_a_person_approved_it(ev
     road = Road()
     for event in events:
         happen(road, event)
-        before = dict(road.alive)
+        before, halted, known = dict(road.alive), road.halted, len(road.promotions)
         decision = road.reconcile()
+        if halted and any(
+            row.action == "started" for row in road.promotions[known:]
+        ):  # by an approval that had started nothing
+            assert [row.action for row in road.promotions if row.action in ("approved", "started")][-2] == "approved"
         made = [a.document for a in decision.actions if isinstance(a, CreateObject) and a.document["spec"]["mode"] == "live"]
         if made:
             assert before == {}  # nothing else of ours is live, be it on its way out

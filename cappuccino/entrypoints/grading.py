@@ -56,8 +56,7 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
     judged_by = gates_of(deployment)
     accounts = {trader["account"]: await record.record_of_account(trader["account"]) for trader in traders}
     bundles, unread = _bundles(blobs, traders)
-    baselines = [t["account"] for t in traders if t["role"] == "baseline" and t["account"] in bundles]
-    hodl = next((account for account in baselines if bundles[account].kind == "hold"), None)
+    hodl = next((t["account"] for t in traders if t["role"] == "baseline" and bundles[t["account"]].kind == "hold"), None)
     benchmark = closes_of(accounts[hodl], bundles[hodl].contract.timeframe) if hodl else None
     seen_until = await _seen_until(record, uid)
     newest = max((a.equity[-1].bar_at for a in accounts.values() if a.equity), default=None)

@@ -110,11 +110,12 @@ def _unchanging(kind: type[Resource]) -> list[Rule]:
     info, name, always = kind.info, kind.__name__, _always(kind)
     if info.immutable == ("*",):
         return [("self == oldSelf", f"the spec of a {name} is immutable: {remedy(name)}")]
+    objects = {field for field, schema in part(kind, "spec")["properties"].items() if schema.get("type") == "object"}
     return [
         *(
             (
                 _same(f"self.{field}", f"oldSelf.{field}", field in always),
-                f"{field} is immutable{_change(field) if field in always else ''}: {remedy(name)}",
+                f"{field} is immutable{_change(field) if field in always - objects else ''}: {remedy(name)}",
             )
             for field in info.immutable
         ),

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cappuccino.api.live import LiveSpec
 from cappuccino.api.meta import KindInfo, Model, Reference, Resource, Status
-from cappuccino.api.trader import PORTFOLIOS_MAX, Digest, TraderTemplateSpec
+from cappuccino.api.trader import LIVE_SECRET_SUFFIX, PORTFOLIOS_MAX, Digest, TraderTemplateSpec
 
 CANDIDATES_MAX = 50  # in a status
 MESSAGE_MAX = 400  # characters of a gate's message in a status
@@ -19,6 +19,7 @@ LIVE_GATES = (
     f" {LIVE_TRADES_MIN}, grade.minWinRate {LIVE_WIN_RATE_MIN} and at most grade.maxDrawdown {LIVE_DRAWDOWN_MAX}: correct them"
 )
 LIVE_STOP = "traderTemplate.risk.maxDrawdown is the emergency stop of live trading: write more than 0 and at most 0.2"
+LIVE_ACCOUNTS = f"accounts are for paper: Secrets whose names end in {LIVE_SECRET_SUFFIX} are for the section live: name others"
 LIVE_TEMPLATE = "traderTemplate.mode live: its Traders soak in shadow or on paper; live trading begins by the section live"
 
 
@@ -129,6 +130,8 @@ class DeploymentSpec(Model):
         template, gates = self.trader_template, self.gates
         if template.mode == "live":
             raise ValueError(LIVE_TEMPLATE)
+        if any(name.endswith(LIVE_SECRET_SUFFIX) for name in self.accounts):
+            raise ValueError(LIVE_ACCOUNTS)
         if self.live is None:
             return self
         if template.venue.kind != self.live.venue.kind:
@@ -193,6 +196,7 @@ class Deployment(Resource):
             ),
             ("self.mode == 'single' || has(self.studyRef)", "mode {self.mode} needs studyRef: its source study must be named"),
             ("self.traderTemplate.mode != 'live'", LIVE_TEMPLATE),
+            (f"!self.accounts.exists(name, name.endsWith('{LIVE_SECRET_SUFFIX}'))", LIVE_ACCOUNTS),
             (
                 "!has(self.live) || self.traderTemplate.venue.kind == self.live.venue.kind",
                 LIVE_VENUE.format("{self.traderTemplate.venue.kind}", "{self.live.venue.kind}"),

@@ -229,7 +229,7 @@ class Trader(Resource):
             ("Pod", "string", ".spec.pod"),
         ),
         rules=(("!has(self.pod) || self.mode != 'live'", POD_LIVE.format("{self.pod}")),),
-        immutable=("account", "pod"),
+        immutable=("account", "venue", "bundleDigest", "pod"),
     )
     kind: Literal["Trader"] = "Trader"
     spec: TraderSpec = Field(description="Which bundle trades which account, with which limits.")

@@ -1,4 +1,5 @@
-"""How each candidate of a Deployment stands, from the evidence. Of each gate the newest row counts.
+"""How each candidate of a Deployment stands, from the evidence. Of each gate the newest row counts; of soak and grade only when
+the thresholds that it was judged by are the present ones.
 
 What goes into a status is bounded: so many candidates, each gate's message cut.
 """
@@ -6,12 +7,19 @@ What goes into a status is bounded: so many candidates, each gate's message cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from cappuccino.api.deployment import CANDIDATES_MAX, MESSAGE_MAX, CandidateStatus, Deployment, GateStatus
+from cappuccino.api.deployment import CANDIDATES_MAX, MESSAGE_MAX, CandidateStatus, Deployment, DeploymentSpec, GateStatus
 from cappuccino.controllers.rows import Evidence, Promotion
+from cappuccino.core.identifiers import digest_of
 
 VERDICT, BASELINE, SOAK, GRADE, LIVE = "verdict", "baseline", "soak", "grade", "live"
+
+
+def gates_of(spec: DeploymentSpec) -> str:
+    """Digest of the thresholds that soak and grade judge by; in the `detail` of each of their rows."""
+    return digest_of({SOAK: spec.gates.soak.to_json(), GRADE: spec.gates.grade.to_json()})
 
 
 def standings(deployment: Deployment, evidence: Sequence[Evidence]) -> tuple[CandidateStatus, ...]:
@@ -27,7 +35,8 @@ def standings(deployment: Deployment, evidence: Sequence[Evidence]) -> tuple[Can
 
 
 def _candidate(deployment: Deployment, verdict: Evidence, rows: Sequence[Evidence]) -> CandidateStatus:
-    newest = {row.gate: row for row in rows if row.gate not in (VERDICT, BASELINE)}  # rows come oldest first
+    present = gates_of(deployment.spec)
+    newest = {row.gate: _counted(row, present) for row in rows if row.gate not in (VERDICT, BASELINE)}  # rows come oldest first
     state: Any = verdict.detail["verdict"]
     if state == "Passed":
         soaked = [newest.get(gate) for gate in (SOAK, GRADE)]
@@ -46,6 +55,14 @@ def _candidate(deployment: Deployment, verdict: Evidence, rows: Sequence[Evidenc
             GateStatus(gate=g, outcome=r.outcome, measured=r.measured, threshold=r.threshold, message=_bounded(r.message))
             for g, r in newest.items()
         ),
+    )
+
+
+def _counted(row: Evidence, present: str) -> Evidence:
+    if row.gate not in (SOAK, GRADE) or row.detail.get("gates") == present:
+        return row
+    return replace(
+        row, outcome="Inconclusive", message=f"judged by other gates than the present ones, to be graded again: {row.message}"
     )
 
 

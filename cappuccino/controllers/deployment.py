@@ -29,7 +29,7 @@ from cappuccino.controllers.candidacy import BASELINE as BASELINE
 from cappuccino.controllers.candidacy import GRADE as GRADE
 from cappuccino.controllers.candidacy import SOAK as SOAK
 from cappuccino.controllers.candidacy import VERDICT as VERDICT
-from cappuccino.controllers.candidacy import listed, standings
+from cappuccino.controllers.candidacy import gates_of, listed, standings
 from cappuccino.controllers.conditions import false, settle, stalled, true
 from cappuccino.controllers.decision import (
     Action,
@@ -67,6 +67,7 @@ class Observed:
     trials: Sequence[TrialRow] = ()
     evidence: Sequence[Evidence] = ()
     promotions: Sequence[Promotion] = ()  # oldest first
+    halted: str | None = None  # why the account of the live Trader that was started last is
     traders: Sequence[Trader] = ()
     activity: Mapping[str, AccountActivity] | None = None
     gates: WorkloadStatus | None = None
@@ -113,7 +114,6 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         actions.append(StopWorkload(name=gates_name(observed.key)))
     documents = trader_documents(deployment, observed.key, observed.evidence, trace=_trace(observed, deployment))
     actions += [CreateObject(document=document) for document in _placed(deployment, documents, observed.traders)]
-    actions += _grading(observed, deployment, now)
     passed = sum(row.detail.get("verdict") == "Passed" for row in verdicts.values())
     observing = sum(row.detail.get("role") == "observer" for row in verdicts.values())
     message = f"{len(verdicts)} candidates: {passed} passed every gate, {observing} trade as observers"
@@ -219,7 +219,7 @@ def _gate(observed: Observed, deployment: Deployment, expected: int, now: dateti
         message = run.message or f"the gates ended with exit code {run.exit_code}"
         if run.exit_code in FINAL_EXIT_CODES:
             return _status(observed, deployment, stalled("GatesFailed", message), now)
-        if run.finished_at and now < run.finished_at + timedelta(seconds=RETRY_SECONDS):
+        if _resting(run, now):
             return _status(observed, deployment, (false("Ready", "GatesFailed", message),), now, requeue=RETRY_SECONDS)
         return Decision(actions=(StopWorkload(name=gates_name(observed.key)),), requeue_after=0.1)
     if run.state == "Succeeded" and run.finished_at and now > run.finished_at + timedelta(seconds=5):
@@ -271,16 +271,28 @@ def _grade_workload(observed: Observed, deployment: Deployment) -> Workload:
 
 def _grading(observed: Observed, deployment: Deployment, now: datetime) -> list[Action]:
     run = observed.grading
-    if run and run.state in ("Succeeded", "Failed"):
+    if run and (run.state == "Succeeded" or (run.state == "Failed" and not _resting(run, now))):
         return [StopWorkload(name=grade_name(observed.key))]
-    if run or not _grade_due(observed, now):
+    if run or not _grade_due(observed, deployment, now):
         return []
     return [StartWorkload(workload=_grade_workload(observed, deployment))]
 
 
+def _graded(observed: Observed, deployment: Deployment) -> tuple[Condition, ...]:
+    """What kept the last grading from ending, until one ends: without a grade nobody goes on, and nobody is demoted."""
+    run, told = observed.grading, deployment.condition("Graded")
+    if run and run.state == "Failed":
+        return (false("Graded", "GradingFailed", run.message or f"the grading ended with exit code {run.exit_code}"),)
+    return () if told is None or (run and run.state == "Succeeded") else (told,)
+
+
+def _resting(run: WorkloadStatus, now: datetime) -> bool:
+    return run.finished_at is not None and now < run.finished_at + timedelta(seconds=RETRY_SECONDS)
+
+
 def _last_grade(observed: Observed) -> Evidence | None:
     rows = [row for row in observed.evidence if row.gate == GRADE and row.recorded_at]
-    return max(rows, key=lambda row: row.detail["bar_at"], default=None)
+    return max(reversed(rows), key=lambda row: row.detail["bar_at"], default=None)
 
 
 def _last_bar(observed: Observed) -> datetime | None:
@@ -292,13 +304,16 @@ def _finished(observed: Observed) -> bool:
     return bool(reasons) and len(reasons) == len(observed.traders) and all(reason == "Finished" for reason in reasons)
 
 
-def _grade_due(observed: Observed, now: datetime) -> bool:
-    """After each market day, but not more often than every half minute; and once more when the venue's tape ended."""
+def _grade_due(observed: Observed, deployment: Deployment, now: datetime) -> bool:
+    """After each market day, but not more often than every half minute; once more when the venue's tape ended, and when it was
+    by other gates."""
     bar, last = _last_bar(observed), _last_grade(observed)
     if bar is None:
         return False
     if last is None or last.recorded_at is None:
         return _finished(observed) or max(a.decisions for a in (observed.activity or {}).values()) >= FIRST_GRADE_DECISIONS
+    if last.detail.get("gates") != gates_of(deployment.spec):
+        return True
     graded = parse_iso(str(last.detail["bar_at"]))
     if _finished(observed):
         return bar > graded
@@ -327,6 +342,7 @@ def _status(
         traders=observed.traders,
         promotions=observed.promotions,
         evidence=observed.evidence,
+        halted=observed.halted,
     )
     trace = _trace(observed, deployment)
     road = live.walk(
@@ -337,9 +353,15 @@ def _status(
         traders=observed.traders,
         promotions=observed.promotions,
         evidence=observed.evidence,
+        halted=observed.halted,
         document=lambda name, spec: _trader(deployment, observed.key, name, spec, trace),
     )
-    conditions = (*conditions, approval.condition, *((road.condition,) if road.condition else ()))
+    conditions = (
+        *conditions,
+        *_graded(observed, deployment),
+        approval.condition,
+        *((road.condition,) if road.condition else ()),
+    )
     status = DeploymentStatus(
         observed_generation=deployment.metadata.generation,
         conditions=settle(before, conditions, generation=deployment.metadata.generation, now=now),
@@ -353,7 +375,8 @@ def _status(
         if c.type in ("Ready", "Stalled") and c.status == "True" and was.get(c.type) != (c.status, c.reason)
     )
     return Decision(
-        actions=(*actions, *approval.actions, *road.actions),
+        # what ends an approval waits for nothing else, and no candidate of tomorrow keeps those of today from being graded
+        actions=(*approval.actions, *road.actions, *actions, *_grading(observed, deployment, now)),
         status=status.to_json(),
         events=(*events, *approval.events, *road.events),
         requeue_after=requeue,

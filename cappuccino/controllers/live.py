@@ -7,6 +7,7 @@
     step n, gate `live` Fail ──▶ Demoted: the approval ends, its Trader sells out and ends; the paper Trader goes on
     approval revoked, another approved, live section or Deployment gone ──▶ its Trader sells out and ends
     live.dryRun true again ──▶ its Trader sells out and ends ──▶ DryRun; then from step 1
+    its account halted ──▶ nothing else is started under this approval until it is resumed; another approval begins anew
 
 Every start is a `started` row of the record with the Trader's account and the digest of its whole spec, its terms, written
 before the Trader exists. The database refuses the row without a standing approval, and the trader's process refuses to trade
@@ -17,16 +18,16 @@ baseline, emergency stop and gate begin with the step; the next Trader is made w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cappuccino.api.deployment import CandidateStatus, Deployment
 from cappuccino.api.live import CapitalStep, LiveSpec
 from cappuccino.api.meta import Condition
-from cappuccino.api.trader import Trader, TraderSpec
+from cappuccino.api.trader import Trader, TraderSpec, TraderTemplateSpec
 from cappuccino.controllers.candidacy import LIVE
 from cappuccino.controllers.conditions import false, true
-from cappuccino.controllers.decision import Action, CreateObject, DeleteObject, Event, Key, WriteRecord
+from cappuccino.controllers.decision import Action, CreateObject, DeleteObject, Document, Event, Key, WriteRecord
 from cappuccino.controllers.rows import Evidence, Promotion
 from cappuccino.core.identifiers import digest_of
 
@@ -45,6 +46,12 @@ class Road:
 def terms(spec: TraderSpec) -> str:
     """What a permit is bound to: all of a live Trader's spec."""
     return digest_of(spec.to_json())
+
+
+def inherited(template: TraderTemplateSpec) -> Document:
+    """What a live Trader takes over from the template: an approval is bound to all of it."""
+    own = {"venue", "mode", "capitalUsd", "onDelete"}
+    return {name: value for name, value in template.to_json().items() if name not in own}
 
 
 def current(promotions: Sequence[Promotion], standing: Promotion | None) -> Promotion | None:
@@ -71,8 +78,10 @@ def walk(
     promotions: Sequence[Promotion],
     evidence: Sequence[Evidence],
     document: Any,
+    halted: str | None = None,
 ) -> Road:
-    """`document(name, spec)` makes a Trader of the Deployment's. `promotions` and `evidence` are oldest first."""
+    """`document(name, spec)` makes a Trader of the Deployment's. `promotions` and `evidence` are oldest first. `halted`: why
+    the account that was started last is."""
     live, alive = deployment.spec.live, [trader for trader in traders if trader.spec.mode == "live"]
     candidate = next((c for c in candidates if standing and c.bundle_digest == standing.bundle_digest), None)
     if live is None or standing is None or candidate is None or candidate.trader is None:
@@ -86,6 +95,8 @@ def walk(
     account = started.account if started and started.account else ""
     name, spec = _wanted(deployment, live, candidate, step, account)
     if started is None or (started.step, started.terms) != (step, terms(spec)):
+        if started and halted:
+            return _held(key, started, alive, halted, dry=live.dry_run)
         name, spec = _wanted(deployment, live, candidate, step, f"{deployment.name}-{deployment.uid[:8]}-live-{serial}")
         started = None
     expected = [t for t in alive if started and t.name == name and terms(t.spec) == started.terms and not _leaving(t)]
@@ -139,7 +150,7 @@ def _wanted(
     deployment: Deployment, live: LiveSpec, candidate: CandidateStatus, step: int, account: str
 ) -> tuple[str, TraderSpec]:
     """Name and spec of the Trader of a step. Each step ends in cash, whatever the template says of deleted Traders."""
-    document = deployment.spec.trader_template.to_json() | {
+    document = inherited(deployment.spec.trader_template) | {
         "venue": live.venue.to_json(),
         "mode": "live",
         "dryRun": step == DRY,
@@ -181,6 +192,13 @@ def _ending(key: Key, traders: Sequence[Trader]) -> Road:
             if not _leaving(trader)
         ),
     )
+
+
+def _held(key: Key, started: Promotion, alive: Sequence[Trader], halted: str, *, dry: bool) -> Road:
+    """What was started stays as it is while it is halted, so that it can be resumed, unless it is to send nothing."""
+    others = [t for t in alive if dry or terms(t.spec) != started.terms]
+    why = f"account {started.account} is halted ({halted}): resume its Trader with a reason, or approve again"
+    return replace(_ending(key, others), condition=false("Live", "Halted", why))
 
 
 def _leaving(trader: Trader) -> bool:

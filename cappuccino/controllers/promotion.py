@@ -2,12 +2,13 @@
 
     approve, new ──▶ Promotable ──▶ Approved: recorded with who and why, status.promoted
                  └─▶ anything missing ──▶ Refused: says what, and by how much; used up, so it must be given again
-    risk limits, venue or live section are no longer what was approved ──▶ Revoked
-    another candidate approved ──▶ the former approval revoked
+    what a live Trader is made from is no longer what was approved ──▶ Revoked
+    another candidate approved, or the same while its account is halted ──▶ the former approval revoked
     what it started fails the gate `live` ──▶ Demoted
     the Deployment is deleted ──▶ revoked, before it goes: while an approval stands, a finalizer keeps it
 
-An approval is marked before it is recorded: one that was cut off in between is lost, never applied to what changed meanwhile.
+An approval is of the generation that the approver read, and is marked before it is recorded: one that was cut off in between is
+lost. It is never applied to what changed meanwhile.
 It says who may go live; what follows from it is in live.py. Observers and baselines are never promoted.
 """
 
@@ -16,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cappuccino.api.deployment import CandidateStatus, Deployment
-from cappuccino.api.live import LiveSpec
+from cappuccino.api.deployment import CandidateStatus, Deployment, DeploymentSpec
 from cappuccino.api.meta import Condition
 from cappuccino.api.trader import Trader, TraderTemplateSpec
 from cappuccino.controllers import live
 from cappuccino.controllers.candidacy import GRADE, SOAK
 from cappuccino.controllers.conditions import false, true
-from cappuccino.controllers.decision import Action, Event, Key, PatchMetadata, WriteRecord
+from cappuccino.controllers.decision import Action, Document, Event, Key, PatchMetadata, WriteRecord
 from cappuccino.controllers.requests import APPROVE, NOBODY, Request, forgotten, read
 from cappuccino.controllers.requests import key as annotation
 from cappuccino.controllers.rows import Evidence, Promotion, PromotionAction
@@ -44,11 +44,14 @@ class Judgement:
     events: tuple[Event, ...] = ()
 
 
-def subject(bundle_digest: str, profile: TraderTemplateSpec, road: LiveSpec | None = None) -> str:
-    """What an approval is bound to: bundle, risk profile and costs, and where real money goes in which steps. The bundle's
-    digest covers sizing, barriers and the costs that it was judged with; the venue is who charges them."""
-    bound = {"bundle": bundle_digest, "risk": profile.risk.to_json(), "venue": profile.venue.kind}
-    return digest_of(bound | ({"live": road.model_copy(update={"dry_run": True}).to_json()} if road else {}))
+def subject(bundle_digest: str, profile: TraderTemplateSpec, spec: DeploymentSpec) -> str:
+    """What an approval is bound to: bundle, risk profile and costs, and all that a live Trader is made from but dryRun. The
+    bundle's digest covers sizing, barriers and the costs that it was judged with; the venue is who charges them."""
+    bound: Document = {"bundle": bundle_digest, "risk": profile.risk.to_json(), "venue": profile.venue.kind}
+    if spec.live:
+        bound["live"] = spec.live.model_copy(update={"dry_run": True}).to_json()
+        bound["template"] = live.inherited(spec.trader_template)
+    return digest_of(bound)
 
 
 def find(candidates: Sequence[CandidateStatus], word: str) -> CandidateStatus | None:
@@ -84,8 +87,9 @@ def judge(
     traders: Sequence[Trader],
     promotions: Sequence[Promotion],
     evidence: Sequence[Evidence] = (),
+    halted: str | None = None,
 ) -> Judgement:
-    """`promotions` and `evidence` oldest first."""
+    """`promotions` and `evidence` oldest first. `halted`: why the account that was started last is halted."""
     annotations = deployment.metadata.annotations
     request = read(annotations, APPROVE)
     marks = forgotten(annotations, APPROVE)
@@ -112,9 +116,9 @@ def judge(
         if refusal:
             events.append(Event(type="Warning", reason="Refused", message=refusal))
             written = _write(key, asked, "refused", request.actor, refusal) if asked else ()
-        elif asked and chosen and (standing is None or standing.subject != asked.subject):
+        elif asked and chosen and (standing is None or standing.subject != asked.subject or halted):
             if standing:
-                written = _write(key, standing, "revoked", OPERATOR, f"{_name(chosen)} was approved in its place")
+                written = _write(key, standing, "revoked", OPERATOR, f"{_name(chosen)} was approved anew")
             written += _write(key, asked, "approved", request.actor, request.reason)
             standing, ended = asked, None
             events.append(Event(reason="Approved", message=_approved(asked, chosen)))
@@ -168,10 +172,9 @@ def _revoked(
 
 def _subjects(digest: str, candidate: CandidateStatus | None, deployment: Deployment, traders: Sequence[Trader]) -> set[str]:
     """What the template would trade, and what the candidate's Trader does trade: one subject where they agree."""
-    road = deployment.spec.live
     running = [trader.spec for trader in traders if candidate and trader.name == candidate.trader]
     profiles = [(digest, deployment.spec.trader_template), *((spec.bundle_digest, spec) for spec in running)]
-    return {subject(bundle, profile, road) for bundle, profile in profiles}
+    return {subject(bundle, profile, deployment.spec) for bundle, profile in profiles}
 
 
 def _refusal(request: Request, deployment: Deployment, candidates: Sequence[CandidateStatus], traders: Sequence[Trader]) -> str:
@@ -188,6 +191,11 @@ def _refusal(request: Request, deployment: Deployment, candidates: Sequence[Cand
         )
     elif request.actor == NOBODY or not request.reason:
         why = f"the approval of {_name(candidate)} needs {annotation(APPROVE.by)} and {annotation(APPROVE.why)}"
+    elif request.new and request.generation != str(deployment.metadata.generation):
+        why = (
+            f"the approval of {_name(candidate)} was given to generation {request.generation or '(none)'} of the Deployment,"
+            f" which is {deployment.metadata.generation} now ({annotation(APPROVE.generation)}): read what it says now"
+        )
     return f"{why}; this approval is used up: give another when that has changed" if why else ""
 
 
@@ -227,7 +235,7 @@ def _promotion(deployment: Deployment, request: Request, candidate: CandidateSta
     digest = candidate.bundle_digest
     return Promotion(
         deployment_uid=deployment.uid,
-        subject=subject(digest, deployment.spec.trader_template, deployment.spec.live),
+        subject=subject(digest, deployment.spec.trader_template, deployment.spec),
         bundle_digest=digest,
         action="approved",
         actor=request.actor,

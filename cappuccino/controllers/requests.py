@@ -2,7 +2,7 @@
 
     cappuccino.dev/halt      why       halted-by, halted-at
     cappuccino.dev/resume    why       resumed-by, resumed-at
-    cappuccino.dev/approve   which     approved-by, approved-at, approve-reason
+    cappuccino.dev/approve   which     approved-by, approved-at, approve-reason, approved-generation
 
 A setting is the text with all its companions: whatever changes one of them sets the request anew. `-acted` keeps the mark of
 the setting that was acted on last, and goes with the request, so that the same text set again is acted on again.
@@ -27,12 +27,14 @@ def key(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Verb:
-    """Names of the annotations of one kind of request. `why` is the request's own where its text is the reason."""
+    """Names of the annotations of one kind of request. `why` is the request's own where its text is the reason. `generation`
+    is of the object that was read by who asks; only where the request is about what the spec says."""
 
     name: str
     by: str
     at: str
     why: str
+    generation: str = ""
 
     @property
     def acted(self) -> str:
@@ -40,12 +42,12 @@ class Verb:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(key(part) for part in (self.name, self.by, self.at, self.why)))
+        return tuple(dict.fromkeys(key(part) for part in (self.name, self.by, self.at, self.why, self.generation) if part))
 
 
 HALT = Verb(name="halt", by="halted-by", at="halted-at", why="halt")
 RESUME = Verb(name="resume", by="resumed-by", at="resumed-at", why="resume")
-APPROVE = Verb(name="approve", by="approved-by", at="approved-at", why="approve-reason")
+APPROVE = Verb(name="approve", by="approved-by", at="approved-at", why="approve-reason", generation="approved-generation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class Request:
     text: str
     actor: str
     reason: str
+    generation: str
     mark: str
     new: bool
 
@@ -68,6 +71,7 @@ def read(annotations: Mapping[str, str], verb: Verb) -> Request | None:
         text=_said(annotations, verb.name),
         actor=_said(annotations, verb.by) or NOBODY,
         reason=_said(annotations, verb.why),
+        generation=_said(annotations, verb.generation),
         mark=mark,
         new=annotations.get(verb.acted) != mark,
     )
@@ -78,9 +82,10 @@ def forgotten(annotations: Mapping[str, str], *verbs: Verb) -> dict[str, str | N
     return {verb.acted: None for verb in verbs if key(verb.name) not in annotations and verb.acted in annotations}
 
 
-def setting(verb: Verb, text: str, *, actor: str, at: str, reason: str = "") -> dict[str, str]:
+def setting(verb: Verb, text: str, *, actor: str, at: str, reason: str = "", generation: int = 0) -> dict[str, str]:
     """The annotations that make a request; `at` makes each one new, even with the same text."""
-    return {key(verb.why): reason, key(verb.name): text, key(verb.by): actor, key(verb.at): at}
+    of = {key(verb.generation): str(generation)} if verb.generation else {}
+    return {key(verb.why): reason, key(verb.name): text, key(verb.by): actor, key(verb.at): at, **of}
 
 
 def _said(annotations: Mapping[str, str], name: str) -> str:

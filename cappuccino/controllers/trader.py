@@ -7,6 +7,7 @@ account halted ──▶ Halted; the workload keeps running and holds to the lat
 refused for good, or failed too often in a row ──▶ Stalled, not started again until its spec changes
 the simulated venue's tape ended (exit 0) ──▶ Finished
 figures of the status ──▶ once a minute, and when a condition changes: each write is seen by everybody who watches
+live, its Deployment gone ──▶ deleted
 deleted ──▶ workload stopped, a shared one goes on without it ──▶ positions sold or left, by onDelete ──▶ finalizer removed
 """
 
@@ -24,6 +25,7 @@ from cappuccino.controllers.conditions import false, settle, stalled, true
 from cappuccino.controllers.decision import (
     Action,
     Decision,
+    DeleteObject,
     Event,
     Key,
     PatchMetadata,
@@ -57,6 +59,7 @@ class Observed:
     workload: WorkloadStatus | None = None
     farewell: WorkloadStatus | None = None
     sharing: Sharing = field(default_factory=Sharing)
+    orphaned: bool = False  # it is live, and the Deployment that was approved is gone
     orphans: Sequence[WorkloadStatus] = ()  # of a Trader that is gone: what still runs for it and for nobody else
 
     @property
@@ -75,6 +78,11 @@ def decide(observed: Observed, *, now: datetime, market_now: datetime | None = N
         return Decision(actions=tuple(StopWorkload(name=orphan.name) for orphan in observed.orphans))
     if trader.metadata.deletion_timestamp:
         return _end(observed, trader, now)
+    if observed.orphaned:
+        gone = Event(
+            type="Warning", reason="Orphaned", message="its Deployment is gone, and its approval: it is sold out and ended"
+        )
+        return Decision(actions=(DeleteObject(key=observed.key, uid=trader.uid),), events=(gone,))
 
     actions: list[Action] = []
     if FINALIZER not in trader.metadata.finalizers:

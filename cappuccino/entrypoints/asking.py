@@ -115,7 +115,8 @@ async def ask_for(cluster: Cluster, document: Document, verb: Verb, text: str, *
     from cappuccino.reconcile.wake import key_of
 
     at = SystemClock().now().isoformat(timespec="microseconds")
-    annotations = setting(verb, text, actor=actor, at=at, reason=reason)
+    generation = document["metadata"]["generation"]
+    annotations = setting(verb, text, actor=actor, at=at, reason=reason, generation=generation)
     try:
         await cluster.objects.patch_metadata(key_of(document), uid=document["metadata"]["uid"], annotations=annotations)
     except InvalidInput as error:

@@ -28,7 +28,7 @@ import aiohttp
 from cappuccino.adapters.artifacts import open_blobs
 from cappuccino.api import Deployment
 from cappuccino.controllers.rows import AccountActivity
-from cappuccino.core.clock import SystemClock
+from cappuccino.core.clock import SystemClock, iso
 from cappuccino.core.errors import CappuccinoError, Conflict, RetryLater, UserError
 from cappuccino.core.identifiers import digest_of, sha256_hex
 from cappuccino.entrypoints import presence, progress, runner
@@ -253,9 +253,8 @@ class _Demo:
         last = max((a.last_bar_at for a in activity.values() if a.last_bar_at), default=None)
         if last is None:
             return True
-        scope_end = last.strftime("@%Y-%m-%dT%H:%M:%SZ")
         rows = await self._ports.record.evidence(deployment_uid=deployment.uid)
-        graded = {row.scope.partition("@")[0] for row in rows if row.gate == "grade" and row.scope.endswith(scope_end)}
+        graded = {row.detail["account"] for row in rows if row.gate == "grade" and row.detail["bar_at"] == iso(last)}
         return graded >= {account for account in accounts if activity[account].decisions >= 3}
 
     async def _activity(self, traders: Sequence[Document]) -> Mapping[str, AccountActivity]:

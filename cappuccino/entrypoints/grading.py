@@ -1,6 +1,7 @@
 """Soak and grade of a Deployment's traders, from what the record says they did on paper; and the gate of a live one.
 
-Each pass writes one pair of evidence rows per trader (one row for a live one), in the scope account@bar: the newest counts.
+Each pass writes one pair of evidence rows per trader (one row for a live one), in the scope account@bar/gates: the newest
+counts. A bundle that cannot be read is an Error of its trader, and nobody else's.
 Market time only.
 """
 
@@ -19,12 +20,12 @@ import numpy.typing as npt
 from cappuccino.api.deployment import DeploymentSpec
 from cappuccino.bundle.format import Bundle
 from cappuccino.bundle.store import load
-from cappuccino.controllers.deployment import GRADE, VERDICT
+from cappuccino.controllers.candidacy import GRADE, LIVE, SOAK, VERDICT, gates_of
 from cappuccino.controllers.rows import AccountRecord
 from cappuccino.controllers.rows import Evidence as EvidenceRow
 from cappuccino.core.blobs import Blobs
 from cappuccino.core.clock import from_epoch, iso, to_epoch
-from cappuccino.core.errors import InvalidInput
+from cappuccino.core.errors import IntegrityError, InvalidInput, UserError
 from cappuccino.core.timeframe import SECONDS_PER_YEAR, Timeframe
 from cappuccino.evaluation import paper_gates
 from cappuccino.evaluation.evidence import Evidence, Outcome, evidence
@@ -52,8 +53,9 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
     """Write soak and grade evidence for every trader of `spec` (see controllers/deployment)."""
     uid, deployment = str(spec["deploymentUid"]), DeploymentSpec.model_validate(spec["deployment"])
     traders: Sequence[Mapping[str, Any]] = spec["traders"]
+    judged_by = gates_of(deployment)
     accounts = {trader["account"]: await record.record_of_account(trader["account"]) for trader in traders}
-    bundles = {trader["account"]: load(blobs, trader["bundle"]) for trader in traders}
+    bundles, unread = _bundles(blobs, traders)
     hodl = next((t["account"] for t in traders if t["role"] == "baseline" and bundles[t["account"]].kind == "hold"), None)
     benchmark = closes_of(accounts[hodl], bundles[hodl].contract.timeframe) if hodl else None
     seen_until = await _seen_until(record, uid)
@@ -62,22 +64,27 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
         return
     for trader in traders:
         account = accounts[trader["account"]]
-        if len(account.equity) < 3:
-            continue
-        bundle = bundles[account.name]
-        graded = grade_account(trader["name"], trader["role"], account, benchmark, bundle)
         row = await record.account(account.name)
         halted = row.halted_reason if row else None
-        soaked: tuple[Evidence, ...] = _evidence(graded, account, bundle.contract.timeframe, deployment, newest, halted)
-        if "step" in trader:
-            soaked = (_live(graded, deployment, int(trader["step"]), halted),)
-        if seen_until is not None and account.equity[0].bar_at <= seen_until:
-            began = account.equity[0].bar_at
-            soaked = tuple(_not_paper(item, began, seen_until) for item in soaked)
+        graded: Graded | None = None
+        if why := unread.get(account.name):
+            gates = (LIVE,) if "step" in trader else (SOAK, GRADE)
+            soaked: tuple[Evidence, ...] = tuple(_unjudged(gate, f"its bundle cannot be read: {why}") for gate in gates)
+        elif len(account.equity) < 3:
+            continue
+        else:
+            bundle = bundles[account.name]
+            graded = grade_account(trader["name"], trader["role"], account, benchmark, bundle)
+            soaked = _evidence(graded, account, bundle.contract.timeframe, deployment, newest, halted)
+            if "step" in trader:
+                soaked = (_live(graded, deployment, int(trader["step"]), halted),)
+            if seen_until is not None and account.equity[0].bar_at <= seen_until:
+                began = account.equity[0].bar_at
+                soaked = tuple(_not_paper(item, began, seen_until) for item in soaked)
         for item in soaked:
-            who = {"trader": graded.name, "role": graded.role, "account": account.name}
-            detail = dict(item.detail) | who | {"bar_at": iso(newest)}
-            if item.gate == GRADE:
+            who = {"trader": trader["name"], "role": trader["role"], "account": account.name}
+            detail = dict(item.detail) | who | {"bar_at": iso(newest), "gates": judged_by}
+            if graded and item.gate == GRADE:
                 detail["terms"] = [asdict(term) for term in graded.grade.terms]
                 detail["reason"] = graded.grade.reason
             await record.insert_evidence(
@@ -85,7 +92,7 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
                     bundle_digest=trader["bundle"],
                     gate=item.gate,
                     gate_version=item.version,
-                    scope=f"{account.name}@{iso(newest)}",
+                    scope=f"{account.name}@{iso(newest)}/{judged_by[:8]}",
                     deployment_uid=uid,
                     outcome=str(item.outcome),  # type: ignore[arg-type]
                     message=item.message,
@@ -97,6 +104,20 @@ async def run_grades(record: Record, blobs: Blobs, spec: Mapping[str, Any]) -> N
             )
 
 
+def _bundles(blobs: Blobs, traders: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Bundle], dict[str, str]]:
+    """By account: the bundle, or why it cannot be read. Raises for that of a baseline: without it everybody would be measured
+    against cash."""
+    bundles, unread = {}, {}
+    for trader in traders:
+        try:
+            bundles[trader["account"]] = load(blobs, trader["bundle"])
+        except (UserError, IntegrityError) as error:
+            if trader["role"] == "baseline":
+                raise
+            unread[trader["account"]] = str(error)
+    return bundles, unread
+
+
 async def _seen_until(record: Record, deployment_uid: str) -> datetime | None:
     """Open time of the last bar that search and gates have seen: paper begins after it, or it is no paper."""
     verdicts = [row for row in await record.evidence(deployment_uid=deployment_uid) if row.gate == VERDICT]
@@ -106,7 +127,11 @@ async def _seen_until(record: Record, deployment_uid: str) -> datetime | None:
 
 def _not_paper(item: Evidence, began: datetime, seen_until: datetime) -> Evidence:
     text = f"it traded bars from {iso(began)} on that its own search had seen (until {iso(seen_until)}): that proves nothing."
-    return evidence(item.gate, Outcome.ERROR, None, None, None, text, item.detail)
+    return _unjudged(item.gate, text, item.detail)
+
+
+def _unjudged(gate: str, text: str, detail: Mapping[str, Any] | None = None) -> Evidence:
+    return evidence(gate, Outcome.ERROR, None, None, None, text, detail or {})
 
 
 def closes_of(account: AccountRecord, timeframe: Timeframe) -> dict[datetime, float]:

@@ -215,14 +215,18 @@ class DeploymentController:
         if found.spec.study_ref:
             source = _parsed(Study, await objects.get(Key("Study", key.namespace, found.spec.study_ref.name)))
         documents = await objects.list("Trader", namespace=key.namespace, labels={DEPLOYMENT_LABEL: found.name})
-        traders = [Trader.parse(document) for document in documents]
+        traders = [Trader.parse(document) for document in documents if found.uid in _owners(document)]
+        promotions = await record.promotions(found.uid)
+        last = next((row.account for row in reversed(promotions) if row.account), None)
+        account = await record.account(last) if last else None
         return deployment.Observed(
             deployment=found,
             key=key,
             study=source,
             trials=await record.history(source.uid) if source else (),
             evidence=await record.evidence(deployment_uid=found.uid),
-            promotions=await record.promotions(found.uid),
+            promotions=promotions,
+            halted=account.halted_reason if account else None,
             traders=traders,
             activity=await record.activity([trader.spec.account for trader in traders]),
             gates=gates,
@@ -254,10 +258,19 @@ class TraderController:
             workload=await workloads.observe(workload_name(key.namespace, pod) if pod else key.workload()),
             farewell=await workloads.observe(trader.farewell_name(key)),
             sharing=await self.pods.sharing(key, pod) if pod else Sharing(),
+            orphaned=found.spec.mode == "live" and not await self._deployed(found, key),
         )
 
     def decide(self, observed: trader.Observed, *, now: datetime, market_now: datetime | None = None) -> Decision:
         return trader.decide(observed, now=now, market_now=market_now)
+
+    async def _deployed(self, found: Trader, key: Key) -> bool:
+        """Whether the Deployment that owns it is there."""
+        for owner in found.metadata.owner_references:
+            document = await self.ports.objects.get(Key("Deployment", key.namespace, owner.name))
+            if document is not None and document["metadata"]["uid"] == owner.uid:
+                return True
+        return False
 
 
 def controllers(ports: Ports, search: Search) -> dict[str, Any]:
@@ -282,6 +295,11 @@ async def _serves_others(objects: Objects, run: WorkloadStatus | None, *, beside
         if document and "deletionTimestamp" not in document["metadata"]:
             return True
     return False
+
+
+def _owners(document: Document) -> set[str]:
+    """Their uids. A label anybody may write; an owner is what the chart's policies leave to the operator."""
+    return {owner["uid"] for owner in document["metadata"].get("ownerReferences") or ()}
 
 
 def _trial_object(summary: Summary) -> study.TrialObject:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from hack.cluster import build
 from hack.cluster.control_plane import ControlPlane
+
+from .access import Release, installed
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,3 +63,10 @@ def namespace(api_server: ControlPlane) -> str:
 def kubectl(api_server: ControlPlane, namespace: str) -> Kubectl:
     """kubectl in that namespace."""
     return replace(administrator(api_server), namespace=namespace)
+
+
+@pytest.fixture(scope="module")
+def release(api_server: ControlPlane) -> Iterator[Release]:
+    """The chart with its roles and policies, and objects to try them on."""
+    with installed(api_server, administrator(api_server)) as release:
+        yield release

@@ -14,6 +14,7 @@ from cappuccino.api import API_VERSION, GROUP, KINDS, VERSION
 from cappuccino.controllers.decision import Document
 from tests.unit.controllers import builders as build
 
+from .access import LIVE, Release, annotated, asked, user_of
 from .conftest import ROOT, ControlPlane, Kubectl, administrator
 
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
@@ -81,12 +82,14 @@ def test_no_field_of_a_trial_changes(kubectl: Kubectl) -> None:
         assert "the spec of a Trial is immutable: make another Trial under a new name" in refused(kubectl, trial, spec)
 
 
-def test_the_account_of_a_trader_stays_and_its_mode_may_change(kubectl: Kubectl) -> None:
+def test_what_a_trader_is_stays_and_its_mode_may_change(kubectl: Kubectl) -> None:
     trader = build.trader(spec={"mode": "shadow"})
     create(kubectl, trader)
     allowed(kubectl, trader, {"spec": {"mode": "paper"}})
     said = refused(kubectl, trader, {"account": "another"})
     assert "account is immutable (from desk-00001 to another): make another Trader under a new name" in said
+    assert "bundleDigest is immutable (from bbbb" in refused(kubectl, trader, {"bundleDigest": "0" * 64})
+    assert "venue is immutable: make another Trader" in refused(kubectl, trader, {"venue": {"url": "http://mine:8080"}})
 
 
 def test_a_study_is_free_until_its_snapshot_is_pinned_and_then_only_what_may_change_does(kubectl: Kubectl) -> None:
@@ -194,6 +197,117 @@ def test_a_status_is_written_only_through_its_subresource(kubectl: Kubectl) -> N
     create(kubectl, build.study())
     allowed(kubectl, build.study(), {"status": {"snapshot": build.SNAPSHOT}})
     assert kubectl.ok("get", "study", "search", "-o", "jsonpath={.status}") == ""
+
+
+# --- policies of the chart: what the operator made stays as it made it ---------------------------------------------
+
+SPEC = {"spec": {"maxRestarts": 3}}
+KEPT = "a Trader of a Deployment, or of mode live, keeps spec, owners and labels of cappuccino.dev: change the Deployment"
+SELLS = "finalizer cappuccino.dev/flatten of a live Trader is the operator's"
+SHADOW: Document = {"spec": {"mode": "shadow", "venue": {"accountSecretRef": None}}}
+OWNERS = "ownerReferences to a Deployment are the operator's: make a Trader without"
+OWNER = {"apiVersion": API_VERSION, "kind": "Deployment", "name": "desk", "uid": "uid-desk", "controller": True}
+OWNED: Document = {"ownerReferences": [OWNER], "labels": {"cappuccino.dev/deployment": "desk", "desk": "one"}}
+APPROVAL = {"approve": "t-0", "approved_by": "ann", "approve_reason": "good"}
+COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
+DESK = "deployments.cappuccino.dev/desk"
+
+
+@pytest.fixture(scope="module")
+def desk(release: Release) -> Release:
+    """A Deployment with an approval, its Trader on paper and its live one; a live Trader whose Deployment is gone."""
+    flattens, revokes = {"finalizers": ["cappuccino.dev/flatten"]}, {"finalizers": ["cappuccino.dev/revoke"]}
+    for document, more in (
+        (annotated(build.deployment(), "desk", {}), revokes),
+        (annotated(build.trader(), "paper", {}), OWNED | flattens),
+        (annotated(build.trader(spec=LIVE), "live", {}), OWNED | flattens),
+        (annotated(build.trader(spec=LIVE), "orphan", {}), flattens),
+        (annotated(build.trader(), "free", {}), flattens),
+    ):
+        document["metadata"] |= more
+        release.kubectl.ok("create", "-f", "-", stdin=json.dumps(document))
+    return release
+
+
+def metadata(**given: Any) -> Document:
+    return {"metadata": given}
+
+
+OBEYED = [
+    ("ed", "trader/free", SPEC),
+    ("ed", "trader/free", metadata(finalizers=None)),
+    ("ed", "trader/paper", metadata(labels={"desk": "two"})),
+    ("ed", "trader/paper", metadata(finalizers=None)),
+    ("hal", "trader/live", asked(halt="spread", halted_by="hal")),
+    ("ed", DESK, {"spec": {"top": 7}}),
+    ("ann", DESK, asked(**APPROVAL, approved_generation="1")),
+    *(
+        ("operator", f"trader/{name}", {**SPEC, **metadata(finalizers=None, ownerReferences=None)})
+        for name in ("paper", "live")
+    ),
+    ("operator", DESK, metadata(finalizers=None)),
+    ("admin", "trader/live", metadata(finalizers=None)),
+    (COLLECTOR, "trader/live", metadata(ownerReferences=None)),
+]
+DENIED = [
+    ("ed", "trader/paper", SPEC, KEPT),
+    ("ed", "trader/paper", {"spec": {"mode": "shadow"}}, KEPT),
+    ("ed", "trader/paper", metadata(labels={"cappuccino.dev/deployment": None}), KEPT),
+    ("ed", "trader/live", metadata(labels={"cappuccino.dev/deployment": "other"}), KEPT),
+    ("ed", "trader/live", SHADOW, "venue is immutable"),
+    ("ed", "trader/orphan", metadata(labels={"cappuccino.dev/deployment": "other"}), KEPT),
+    ("ed", "trader/orphan", SHADOW, "venue is immutable"),
+    ("ed", "trader/paper", metadata(ownerReferences=None), OWNERS),
+    ("ed", "trader/free", metadata(ownerReferences=[OWNER]), OWNERS),
+    ("ed", "trader/live", metadata(finalizers=None), SELLS),
+    ("ed", "trader/orphan", metadata(finalizers=None), SELLS),
+    ("ed", DESK, metadata(finalizers=None), "finalizer cappuccino.dev/revoke is the operator's"),
+    ("ann", DESK, asked(**APPROVAL), "approved-generation is '' and the Deployment has generation 1: write that of what"),
+    ("ann", DESK, asked(**APPROVAL, approved_generation="2"), "approved-generation is '2' and the Deployment has generation 1"),
+]
+
+
+def case(given: tuple[Any, ...]) -> str:
+    who, what, change = given[:3]
+    return (
+        f"{who.rpartition(':')[2]}-{what.rpartition('/')[2]}-{'+'.join([*change.get('metadata', {}), *change.get('spec', {})])}"
+    )
+
+
+@pytest.mark.parametrize(("who", "what", "change"), OBEYED, ids=map(case, OBEYED))
+def test_the_policies_let_through_what_is_ones_own(who: str, what: str, change: Document, desk: Release) -> None:
+    done = desk.patched(user_of(desk, who), what, change) if who != "admin" else patched_by_admin(desk, what, change)
+    assert done.returncode == 0, done.stderr
+
+
+def patched_by_admin(desk: Release, what: str, change: Document) -> Any:
+    return desk.kubectl("patch", *what.split("/"), "--type=merge", "--dry-run=server", "-p", json.dumps(change))
+
+
+@pytest.mark.parametrize(("who", "what", "change", "says"), DENIED, ids=map(case, DENIED))
+def test_the_policies_keep_what_the_operator_made(who: str, what: str, change: Document, says: str, desk: Release) -> None:
+    done = desk.patched(user_of(desk, who), what, change)
+    assert done.returncode != 0, done.stdout
+    assert says in done.stderr
+
+
+def test_nobody_makes_a_trader_of_a_deployment_by_hand(desk: Release) -> None:
+    born = annotated(build.trader(), "born", {})
+    born["metadata"] |= OWNED
+    assert OWNERS in desk.created("ed", born).stderr
+    assert desk.created(desk.operator, born).returncode == 0
+
+
+def test_an_approval_is_of_the_spec_it_comes_with(desk: Release) -> None:
+    """A change of the spec in the same request is another generation."""
+    change = {**asked(**APPROVAL, approved_generation="1"), "spec": {"top": 7}}
+    assert (
+        "approved-generation is '1' and the Deployment has generation 2"
+        in patched_by_admin(
+            desk, DESK, asked(**APPROVAL | {"approved_by": "admin"}, approved_generation="1") | {"spec": {"top": 7}}
+        ).stderr
+    )
+    assert desk.patched("ann", DESK, change).returncode != 0
 
 
 # --- kubectl explain ----------------------------------------------------------------------------------------------

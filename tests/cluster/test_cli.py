@@ -204,9 +204,8 @@ def test_a_candidate_is_promoted_in_the_name_of_who_approved(
         kubectl, {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Deployment", "metadata": {"name": "desk"}, "spec": spec}
     )
     uid = kubectl.ok("get", "mdep/desk", "-o", "jsonpath={.metadata.uid}")
-    bar = {"bar_at": "2024-01-08T00:00:00Z"}
     verdict = {"verdict": "Passed", "role": "candidate", "rank": 0, "number": 2, "kind": "trend"}
-    rows = [("backtest", {}), ("soak", bar), ("verdict", verdict), ("grade", bar)]
+    rows = [("backtest", {}), ("soak", build.BAR), ("verdict", verdict), ("grade", build.BAR)]
 
     def write(gate: str, detail: dict[str, Any]) -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:

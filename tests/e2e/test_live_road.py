@@ -220,7 +220,9 @@ async def travel(desk: Desk, made: dict[str, Any], settings: RunnerSettings) -> 
         assert said in grade["message"]
 
     # approved: the dry run decides on the real account, and sends nothing
-    approval = setting(APPROVE, "desk-trend", actor="ada", reason="read the report", at="1")
+    approval = setting(
+        APPROVE, "desk-trend", actor="ada", reason="read the report", at="1", generation=made["metadata"]["generation"]
+    )
     await desk.objects.patch_metadata(KEY, uid=made["metadata"]["uid"], annotations=approval)
     await desk.until(lambda: trading("desk-trend-dry"))
     await desk.until(lambda: decided(account(0)))

@@ -32,8 +32,9 @@ def promote(
     """Approve a candidate that has passed every gate, soak and grade.
 
     The controller judges: what is missing, and by how much, is the answer of a refusal; `status` and `evidence` show what
-    every gate measured. The approval is bound to bundle, risk limits, venue and live section, and revoked when one of them
-    changes. In a Deployment with a live section it starts a dry run, and nothing is sent before spec.live.dryRun is false.
+    every gate measured. The approval is of the Deployment as it is now, bound to bundle, risk limits, venue and live section,
+    and revoked when one of them changes. In a Deployment with a live section it starts a dry run, and nothing is sent before
+    spec.live.dryRun is false.
 
     Examples:
 

@@ -43,11 +43,14 @@ def test_no_field_of_a_trial_changes() -> None:
             refuse("Trial", trial(), {**trial(), field: value})
 
 
-def test_the_account_of_a_trader_stays_and_its_mode_may_change() -> None:
+def test_what_a_trader_is_stays_and_its_mode_may_change() -> None:
     before = {"account": "a", "mode": "shadow"}
     refuse("Trader", before, {"account": "a", "mode": "paper"})
     with pytest.raises(InvalidInput, match="from 'a' to 'b'"):
         refuse("Trader", before, {"account": "b", "mode": "shadow"})
+    for change in ({"bundleDigest": "0" * 64}, {"venue": {"kind": "simulated", "url": "http://mine:8080"}}):
+        with pytest.raises(InvalidInput, match="is immutable"):
+            refuse("Trader", before, before | change)
 
 
 def test_a_study_is_free_until_its_snapshot_is_pinned() -> None:

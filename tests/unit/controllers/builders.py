@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cappuccino.api import Dataset, Deployment, Study, Trader, Trial
+from cappuccino.controllers.candidacy import gates_of
 from cappuccino.controllers.decision import Key, WorkloadStatus
 from cappuccino.controllers.rows import AccountRow, Evidence, SnapshotRow, StudyRow
 from cappuccino.search.trials import TrialResult, TrialRow
@@ -120,6 +121,7 @@ def deployment(
     annotations: dict[str, str] | None = None,
     finalizers: Sequence[str] = (),
     deleted: bool = False,
+    generation: int = 1,
     status: dict[str, Any] | None = None,
     **spec: Any,
 ) -> Deployment:
@@ -128,10 +130,13 @@ def deployment(
         "top": 2,
         "traderTemplate": {"venue": {"kind": "simulated"}, "mode": "paper"},
     } | spec
-    meta = metadata("desk", annotations=annotations or {}, finalizers=list(finalizers))
+    meta = metadata("desk", annotations=annotations or {}, finalizers=list(finalizers), generation=generation)
     meta |= {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
     body = {"apiVersion": "cappuccino.dev/v1alpha1", "kind": "Deployment", "metadata": meta, "spec": document}
     return Deployment.parse(body | ({"status": status} if status else {}))
+
+
+BAR = {"bar_at": "2024-01-08T00:00:00Z", "gates": gates_of(deployment().spec)}  # detail of a soak or grade
 
 
 def evidence(bundle: str, gate: str, outcome: str = "Pass", **given: Any) -> Evidence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,12 @@ from cappuccino.controllers.deployment import Observed, decide
 from cappuccino.controllers.requests import APPROVE, setting
 from cappuccino.controllers.rows import Evidence, Promotion
 
-from .builders import NOW, deployment, evidence, result, row, study, trader
+from .builders import BAR, NOW, deployment, evidence, result, row, study, trader
 from .passes import Passes
 
 KEY = Key("Deployment", "default", "desk")
 GOOD, OTHER, OBSERVER, BROKEN = "1" * 64, "2" * 64, "3" * 64, "4" * 64
 COMPLETE = {"conditions": [{"type": "Complete", "status": "True", "reason": "BudgetSpent"}]}
-BAR = {"bar_at": "2024-01-08T00:00:00Z"}
 
 
 def judged() -> list[Evidence]:
@@ -54,12 +54,23 @@ class Desk(Passes):
     promotions: list[Promotion] = field(default_factory=list)
     audit: list[dict[str, Any]] = field(default_factory=list)
     moment: int = 0
+    generations: list[str] = field(default_factory=list)
+    halted: str | None = None  # the account that was started last
+
+    @property
+    def generation(self) -> int:
+        """As the API server counts it: one more for each other spec."""
+        spec = json.dumps(self.spec, sort_keys=True)
+        if self.generations[-1:] != [spec]:
+            self.generations.append(spec)
+        return len(self.generations)
 
     def look(self) -> Decision:
         of = deployment(
             annotations=dict(self.annotations),
             finalizers=self.finalizers,
             deleted=self.deleted,
+            generation=self.generation,
             status=self.status,
             **self.spec,
         )
@@ -75,6 +86,7 @@ class Desk(Passes):
             trials=trials,
             evidence=self.evidence,
             promotions=self.promotions,
+            halted=self.halted,
             traders=[
                 trader(spec=spec, name=name, **({"deletionTimestamp": "2026-01-01T00:00:00Z"} if name in self.leaving else {}))
                 for name, spec in self.traders.items()
@@ -99,6 +111,7 @@ class Desk(Passes):
         ]
         assert promotion.action != "started" or judged[-1].action == "approved"
         self.promotions.append(promotion)
+        self.halted = None if promotion.action == "started" else self.halted  # another account
         body = {"reason": promotion.reason, "step": promotion.step}
         audited = {"actor": promotion.actor, "action": f"promotion {promotion.action}", "subject": about, "body": body}
         self.audit.append(audited)
@@ -110,8 +123,9 @@ class Desk(Passes):
         self.leaving.clear()
 
     def approve(self, which: str, *, actor: str = "ada", reason: str = "read the report") -> None:
+        """Of the Deployment as it is now."""
         self.moment += 1
-        self.annotations |= setting(APPROVE, which, actor=actor, reason=reason, at=str(self.moment))
+        self.annotations |= setting(APPROVE, which, actor=actor, reason=reason, at=str(self.moment), generation=self.generation)
 
     def condition(self, kind: str) -> tuple[str, str]:
         assert self.status is not None

@@ -4,7 +4,8 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from cappuccino.controllers.decision import CreateObject, Decision, Key, StartWorkload
+from cappuccino.controllers.candidacy import gates_of
+from cappuccino.controllers.decision import CreateObject, Decision, Key, StartWorkload, StopWorkload
 from cappuccino.controllers.deployment import Observed, candidates, decide
 from cappuccino.controllers.rows import AccountActivity
 from cappuccino.controllers.trader import TRACEPARENT_ANNOTATION
@@ -12,7 +13,7 @@ from cappuccino.core.identifiers import TRACEPARENT, traceparent
 from cappuccino.search.goal import Goal
 from cappuccino.search.trials import TrialRow
 
-from .builders import NOW, deployment, evidence, result, row, study, trader
+from .builders import BAR, NOW, deployment, evidence, result, row, running, study, trader
 
 KEY = Key("Deployment", "default", "desk")
 A, B, HODL, CASH = ("1" * 64, "2" * 64, "3" * 64, "4" * 64)
@@ -173,7 +174,7 @@ def test_a_grade_promotes_nobody_and_says_who_waits_for_a_person() -> None:
     rows = [
         verdict(B, "Passed", "candidate", rank=0, number=2),
         verdict(A, "Observer", "observer", rank=1, number=0),
-        *[evidence(digest, gate, detail={"bar_at": "2024-01-08T00:00:00Z"}) for digest in (A, B) for gate in ("soak", "grade")],
+        *[evidence(digest, gate, detail=BAR) for digest in (A, B) for gate in ("soak", "grade")],
     ]
     decision = decide(seen(evidence=rows), now=NOW)
     assert reason(decision, "Promoted") == ("False", "AwaitsApproval")
@@ -192,3 +193,59 @@ def test_traders_are_graded_after_a_market_day() -> None:
     assert not any(isinstance(a, StartWorkload) for a in after(23).actions)
     (grade,) = [a for a in after(24).actions if isinstance(a, StartWorkload)]
     assert grade.workload.arguments == ("validate", "grade")
+
+
+def test_a_grading_that_failed_says_so_rests_and_is_done_again() -> None:
+    rows = [verdict(B, "Passed", "candidate", rank=0, number=2), verdict(A, "Refused", None, rank=1, number=0)]
+    activity = {"x": AccountActivity(name="x", decisions=24, last_bar_at=NOW)}
+    run = running("grade", state="Failed", finished_at=NOW, message="bundle 000 is not there", exit_code=2)
+
+    def at(seconds: int, grading: Any, status: Any = None) -> Decision:
+        of = seen(deployment=deployment(status=status), evidence=rows, traders=[trader()], activity=activity, grading=grading)
+        return decide(of, now=NOW + timedelta(seconds=seconds))
+
+    first = at(1, run)
+    assert reason(first, "Graded") == ("False", "GradingFailed")
+    assert "bundle 000 is not there" in str(first.status)
+    assert not any(isinstance(action, StopWorkload) for action in first.actions)
+    assert any(isinstance(action, StopWorkload) for action in at(31, run).actions)
+    again = at(32, None, first.status)
+    assert any(isinstance(action, StartWorkload) for action in again.actions)
+    assert reason(again, "Graded") == ("False", "GradingFailed")  # until one ends
+    ended = at(40, running("grade", state="Succeeded"), again.status)
+    assert ended.status is not None
+    assert "Graded" not in {condition["type"] for condition in ended.status["conditions"]}
+
+
+def test_what_other_gates_judged_does_not_count_and_is_judged_again() -> None:
+    lax = deployment(gates={"soak": {"marketDays": 0, "closedTrades": 0}, "grade": {"minWinRate": 0, "maxDrawdown": 1}})
+    activity = {"x": AccountActivity(name="x", decisions=24, last_bar_at=NOW)}
+
+    def stands(of: Any, by: Any) -> tuple[Decision, str, str]:
+        detail = {"bar_at": "2026-01-01T00:00:00Z", "gates": gates_of(by.spec)}
+        rows = [verdict(B, "Passed", "candidate", rank=0, number=2), verdict(A, "Refused", None, rank=1, number=0)]
+        rows += [evidence(B, gate, detail=detail) for gate in ("soak", "grade")]
+        given = seen(deployment=of, evidence=rows, traders=[trader()], activity=activity)
+        decision = decide(given, now=NOW + timedelta(seconds=60))
+        assert decision.status is not None
+        candidate = decision.status["candidates"][0]
+        return decision, candidate["verdict"], candidate["gates"][0].get("message", "")
+
+    for same in (lax, deployment()):
+        decision, where, _ = stands(same, same)
+        assert where == "Promotable"
+        assert not any(isinstance(action, StartWorkload) for action in decision.actions)
+    decision, where, said = stands(deployment(), lax)
+    assert where == "Soaking"
+    assert "judged by other gates than the present ones" in said
+    assert any(isinstance(action, StartWorkload) for action in decision.actions)
+
+
+def test_what_trades_is_graded_whatever_the_gates_of_others_wait_for() -> None:
+    rows = [verdict(B, "Passed", "candidate", rank=0, number=2)]
+    activity = {"x": AccountActivity(name="x", decisions=24, last_bar_at=NOW)}
+    failed = running("gates", state="Failed", finished_at=NOW, message="bundle 000 is not there", exit_code=2)
+    for waits in ({"gates": failed}, {"gates": None}, {"study": None}):
+        decision = decide(seen(evidence=rows, traders=[trader()], activity=activity, **waits), now=NOW)
+        started = [a.workload.arguments for a in decision.actions if isinstance(a, StartWorkload)]
+        assert ("validate", "grade") in started

@@ -9,10 +9,10 @@ import pytest
 
 from cappuccino.api.deployment import CANDIDATES_MAX, MESSAGE_MAX, CandidateStatus
 from cappuccino.controllers.promotion import find, subject
-from cappuccino.controllers.requests import APPROVE
+from cappuccino.controllers.requests import APPROVE, key
 
-from .builders import deployment, evidence
-from .desk import BAR, BROKEN, GOOD, Desk
+from .builders import BAR, deployment, evidence
+from .desk import BROKEN, GOOD, Desk
 
 
 def trading() -> Desk:
@@ -38,7 +38,7 @@ def test_a_candidate_is_approved_by_its_trader_its_number_or_its_digest(which: s
     assert desk.recorded == [("1", "approved", "ada")]
     assert desk.said == ("Approved", "desk-00000 was approved by ada: read the report")
     assert desk.status is not None
-    assert desk.status["promoted"] == subject(GOOD, deployment().spec.trader_template)
+    assert desk.status["promoted"] == subject(GOOD, deployment().spec.trader_template, deployment().spec)
     assert desk.verdicts() == {0: "Promoted", 1: "Promotable", 2: "Observer", 3: "Refused"}
     assert [e.reason for e in desk.events].count("Approved") == 1
     (audited,) = desk.audit
@@ -101,6 +101,23 @@ def test_an_approval_says_who_and_why(given: dict[str, str]) -> None:
     desk.reconcile()
     assert desk.said[0] == "Refused"
     assert "cappuccino.dev/approved-by and cappuccino.dev/approve-reason" in desk.said[1]
+
+
+def test_an_approval_is_of_what_the_approver_read() -> None:
+    desk = trading()
+    desk.approve("desk-00000")
+    desk.spec["traderTemplate"] = {"venue": {"kind": "simulated"}, "mode": "paper", "capitalUsd": 20_000}
+    desk.reconcile()
+    assert desk.said[0] == "Refused"
+    assert "was given to generation 1 of the Deployment, which is 2 now" in desk.said[1]
+    assert desk.recorded == [("1", "refused", "ada")]
+    desk.approve("desk-00000")
+    desk.annotations.pop(key(APPROVE.generation))
+    desk.reconcile()
+    assert "was given to generation (none)" in desk.events[-1].message
+    desk.approve("desk-00000")
+    desk.reconcile()
+    assert desk.said[0] == "Approved"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cappuccino.controllers.decision import CreateObject, WriteRecord
+from cappuccino.controllers.decision import CreateObject, DeleteObject, WriteRecord
 from cappuccino.controllers.live import terms
 from cappuccino.controllers.promotion import FINALIZER
 from cappuccino.controllers.trader import farewell
 
-from .builders import evidence, trader
-from .desk import BAR, GOOD, KEY, OTHER, Desk
+from .builders import BAR, evidence, trader
+from .desk import GOOD, KEY, OTHER, Desk
 
 PAPER = {"kind": "alpaca", "accountSecretRef": {"name": "paper"}}
 REAL = {"kind": "alpaca", "accountSecretRef": {"name": "desk-live"}}
@@ -148,8 +148,10 @@ def test_a_failed_gate_demotes_and_paper_goes_on(dry: bool) -> None:
         lambda road: road.live(venue={"kind": "alpaca", "accountSecretRef": {"name": "other-live"}}),
         lambda road: road.spec.pop("live"),
         lambda road: road.spec["traderTemplate"].update(risk={"maxWeight": 0.2}),
+        lambda road: road.spec["traderTemplate"].update(onHalt="hold"),
+        lambda road: road.spec["traderTemplate"].update(maxRestarts=11),
     ],
-    ids=["capital", "steps", "account", "section", "risk"],
+    ids=["capital", "steps", "account", "section", "risk", "onHalt", "maxRestarts"],
 )
 def test_what_was_approved_has_changed_and_nothing_stays_live(change: Any) -> None:
     road = approved(dryRun=False)
@@ -173,6 +175,48 @@ def test_dry_run_again_sells_out_and_the_next_start_is_from_step_1() -> None:
     assert list(road.alive) == [f"{WHO}-live-1"]
     accounts = [row.account for row in road.promotions if row.account]
     assert len(accounts) == len(set(accounts)) == 4
+
+
+def test_what_ends_an_approval_does_not_wait_for_a_trader_that_cannot_be_made() -> None:
+    road = approved(dryRun=False)
+    del road.traders["desk-00001"]
+    road.live(capitalUsd=40_000)
+    kinds = [type(action) for action in road.look().actions]
+    made = kinds.index(CreateObject)
+    assert WriteRecord in kinds[:made]
+    assert DeleteObject in kinds[:made]
+
+
+def test_a_halted_step_is_not_left_for_another_account_before_it_is_resumed() -> None:
+    road = approved(dryRun=False)
+    road.judge("Pass")
+    road.halted = "loss of 20 %"
+    road.settle()
+    assert list(road.alive) == [f"{WHO}-live-1"]
+    assert road.condition("Live")[0] == "Halted"
+    assert "is halted (loss of 20 %): resume its Trader with a reason, or approve again" in road.condition("Live")[1]
+    assert road.look().actions == ()
+    road.halted = None
+    road.settle()
+    assert list(road.alive) == [f"{WHO}-live-2"]
+
+
+def test_no_dry_run_in_between_lifts_a_halt_and_another_approval_begins_anew() -> None:
+    road = approved(dryRun=False)
+    ((name, spec),) = road.alive.items()
+    road.halted = "spread looks wrong"
+    road.live(dryRun=True)
+    road.settle()
+    assert road.alive == {}  # sold out, and nothing else begins
+    assert road.condition("Live")[0] == "Halted"
+    road.live(dryRun=False)
+    road.settle()
+    assert road.alive == {name: spec}  # the same account, which is still halted
+    road.live(dryRun=True)
+    road.settle()
+    road.approve(WHO)
+    road.settle()
+    assert list(road.alive) == [f"{WHO}-dry"]
 
 
 def test_another_approval_takes_the_formers_place() -> None:
@@ -219,7 +263,17 @@ def test_what_the_record_says_of_a_start_is_the_whole_trader() -> None:
 EVENTS = st.sampled_from(
     [
         *("pass", "fail", "inconclusive", "dry", "wet", "risk", "restore", "no live", "capital", "gone", "cut 0", "cut 1"),
-        *("cut 2", "delete live", "hand-made", "grade fails", "grade passes", "approve by nobody", "approve observer"),
+        *(
+            "cut 2",
+            "delete live",
+            "hand-made",
+            "halt",
+            "resume",
+            "grade fails",
+            "grade passes",
+            "approve by nobody",
+            "approve observer",
+        ),
     ]
 )
 
@@ -246,6 +300,8 @@ def happen(road: Road, event: str) -> None:
             road.gone()
         case "cut 0" | "cut 1" | "cut 2":
             road.reconcile(cut_after=int(event[-1]))
+        case "halt" | "resume":
+            road.halted = "spread looks wrong" if event == "halt" else None
         case "delete live":
             road.leaving |= set(road.alive)
         case "hand-made":
@@ -287,8 +343,12 @@ def test_real_money_is_traded_by_one_trader_at_a_time_as_a_person_approved_it(ev
     road = Road()
     for event in events:
         happen(road, event)
-        before = dict(road.alive)
+        before, halted, known = dict(road.alive), road.halted, len(road.promotions)
         decision = road.reconcile()
+        if halted and any(
+            row.action == "started" for row in road.promotions[known:]
+        ):  # by an approval that had started nothing
+            assert [row.action for row in road.promotions if row.action in ("approved", "started")][-2] == "approved"
         made = [a.document for a in decision.actions if isinstance(a, CreateObject) and a.document["spec"]["mode"] == "live"]
         if made:
             assert before == {}  # nothing else of ours is live, be it on its way out

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cappuccino.controllers.decision import Decision, Key, PatchMetadata, StartWorkload, StopWorkload
+from cappuccino.controllers.decision import Decision, DeleteObject, Key, PatchMetadata, StartWorkload, StopWorkload
 from cappuccino.controllers.rows import AccountActivity
 from cappuccino.controllers.trader import FINALIZER, TRACEPARENT_ANNOTATION, Observed, decide, farewell, workload
 from cappuccino.core.identifiers import TRACEPARENT, traceparent
@@ -71,6 +71,14 @@ def test_the_keys_it_names_are_mounted_for_it_a_shadow_looks_with_them() -> None
     for mode in ("shadow", "paper"):
         assert workload(trader(spec={"venue": venue, "mode": mode}), KEY).pod.secrets == ("real-account",)
     assert workload(trader(), KEY).pod.secrets == ()
+
+
+def test_a_live_trader_whose_deployment_is_gone_sells_out_and_ends() -> None:
+    (gone,) = decide(seen(orphaned=True), now=NOW).actions
+    assert gone == DeleteObject(key=KEY, uid="uid-desk-00001")
+    assert not any(
+        isinstance(action, DeleteObject) for action in decide(seen(orphaned=True, trader=deleted()), now=NOW).actions
+    )
 
 
 def test_the_figures_of_a_status_are_taken_once_a_minute_and_when_it_changes() -> None:

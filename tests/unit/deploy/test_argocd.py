@@ -94,7 +94,7 @@ def deployment_state(**given: Any) -> Document:
 def judged(*passed_later: str) -> Document:
     """Evidence of one candidate that passed, and later the gates named."""
     detail = {"verdict": "Passed", "role": "candidate", "rank": 0, "number": 0, "kind": "trend"}
-    later = [build.evidence(BUNDLE, gate, detail={"bar_at": "2024-01-08T00:00:00Z"}) for gate in passed_later]
+    later = [build.evidence(BUNDLE, gate, detail=build.BAR) for gate in passed_later]
     return {"evidence": [build.evidence(BUNDLE, "verdict", detail=detail), *later]}
 
 

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from cappuccino.entrypoints.cli import main
+from tests.unit.controllers.builders import BAR
 
 from .operating import local_ports, operating
 
@@ -224,11 +225,10 @@ def controllers(database: str) -> Iterator[None]:
 
 def judged(database: str, uid: str, *, soak: str = "Pass") -> None:
     """Evidence of one candidate that passed every gate; `soak` is the outcome of the last one on paper."""
-    bar = {"bar_at": "2024-01-08T00:00:00Z"}
     rows: list[tuple[str, str, str, dict[str, object]]] = [
         ("backtest", "Pass", "It earned.", {}),
-        ("soak", soak, "soaking: 1.5 of 7 market days.", {**bar}),
-        ("grade", "Pass", "", {**bar}),
+        ("soak", soak, "soaking: 1.5 of 7 market days.", BAR),
+        ("grade", "Pass", "", BAR),
         ("verdict", "Pass", "", {"verdict": "Passed", "role": "candidate", "rank": 0, "number": 2, "kind": "trend"}),
     ]
     with psycopg.connect(database, autocommit=True) as connection:

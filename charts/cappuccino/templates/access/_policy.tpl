@@ -4,7 +4,7 @@ holder write the verb's annotations, under their own name, and nothing else. `up
 resume and approve for these annotations like everybody. What ends in -acted is the operator's memory of what it has acted on.
 
 dict of `root`, `plural` and `asks`: verb to its annotations (cappuccino/controllers/requests.py). Each becomes a variable, haltChanged and so on.
-`besides`, when given, is CEL for a change of the spec that takes a verb of ours instead of `update`.
+`variables`, when given, are its own. `besides`, when given, is CEL for a change of the spec that takes a verb of ours instead of `update`.
 */}}
 {{- define "cappuccino.policy" -}}
 {{- $own := list }}{{ range .asks }}{{ $own = concat $own . }}{{ end -}}
@@ -28,6 +28,8 @@ spec:
       expression: variables.user == '{{ include "cappuccino.operatorUser" .root }}'
     - name: editor
       expression: variables.operator || authorizer.requestResource.check('update').allowed()
+    - name: trusted
+      expression: variables.operator || authorizer.requestResource.check('approve').allowed()
     - name: before
       expression: "request.operation == 'CREATE' ? {} : oldObject.metadata.?annotations.orValue({})"
     - name: after
@@ -36,6 +38,14 @@ spec:
       expression: >-
         variables.after.map(k, k).filter(k, !(k in variables.before) || variables.before[k] != variables.after[k])
         + variables.before.map(k, k).filter(k, !(k in variables.after))
+    - name: unfinalized
+      expression: >-
+        request.operation == 'CREATE' ? []
+        : oldObject.metadata.?finalizers.orValue([]).filter(f, !(f in object.metadata.?finalizers.orValue([])))
+    {{- range .variables }}
+    - name: {{ .name }}
+      expression: {{ .expression | quote }}
+    {{- end }}
     {{- range $verb, $keys := .asks }}
     - name: {{ $verb }}Changed
       expression: variables.changed.exists(k, k in {{ include "cappuccino.annotations" $keys }})

@@ -18,12 +18,13 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
-from cappuccino.adapters.postgres.engine import away_is_retry
+from cappuccino.adapters.postgres.engine import away_is_retry, patient
 from cappuccino.core.errors import InvariantViolation
 from cappuccino.trading.book import Fill
 from cappuccino.trading.orders import Execution, Intent, Order, OrderState
 from cappuccino.trading.ports import DecisionRow, EquityRow, Fenced, Halted, Json, LeaseState, OrderEvent, Recovery
 
+_LOAD_SECONDS = 60.0  # of a journal of any length: nothing is guarded before it is read
 _WAIT_SECONDS = 2.0  # for a connection: a trader that holds positions cannot wait longer
 
 Pool = ConnectionPool[Connection[tuple[Any, ...]]]
@@ -172,7 +173,7 @@ class PostgresLedger:
     # --- reading ------------------------------------------------------------------------------------
 
     def load(self) -> Recovery:
-        with self._transaction() as connection:
+        with self._transaction() as connection, patient(connection, seconds=_LOAD_SECONDS):
             cursor = connection.cursor(row_factory=dict_row)
             account = [self._account]
             state = cursor.execute("select state from trader_state where account = %s", account).fetchone()

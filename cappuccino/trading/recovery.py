@@ -146,7 +146,7 @@ def _compare(desk: Desk, broker: Broker, *, account: str, fees_posted_later: boo
     differences: tuple[Difference, ...] = ()
     for look in range(_LOOKS):
         if look:
-            desk.pump(_PAUSE_SECONDS)
+            desk.take_in_for(_PAUSE_SECONDS)
         venue_account, positions = broker.account(), broker.positions()
         if venue_account.blocked:
             raise IntegrityError(f"account {account} is blocked by the venue: nothing is traded; ask the venue why")

@@ -85,7 +85,13 @@ def venue_of(settings: TradeSettings, bundle: Bundle, ledger: PostgresLedger, sh
         fills = ledger.load().fills
         broker = ShadowBroker(broker, symbols=symbols, capital_usd=capital, costs=bundle.costs, fills=fills)
     elif spec.mode == "live":
-        broker = AllottedBroker(broker, capital_usd=capital, reserve=ledger.reserve)
+        broker = AllottedBroker(
+            broker,
+            capital_usd=capital,
+            reserve=ledger.reserve,
+            units=ledger.units,
+            fees_posted_later=fees_posted_later(spec) and not settings.flatten,  # what never began has nothing to wait for
+        )
     return Venue(name=venue_name(spec), broker=broker, feed=feed, url=url, session=session)
 
 
@@ -104,6 +110,11 @@ def _session_name(settings: TradeSettings) -> str:
     """In rehearsal one real account is one account of the exchange, whoever sends to it."""
     spec, secret = settings.spec, settings.spec.venue.account_secret_ref
     return secret.name if secret is not None and spec.sends and spec.venue.kind != "simulated" else settings.account
+
+
+def fees_posted_later(spec: TraderSpec) -> bool:
+    """Whether the venue takes the fees of what is sent at the end of the day, not with each fill."""
+    return not is_simulated(spec) and spec.sends and spec.venue.kind == "alpaca"
 
 
 def release(settings: TradeSettings) -> None:

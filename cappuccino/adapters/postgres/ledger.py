@@ -170,6 +170,18 @@ class PostgresLedger:
             raise Fenced(f"account {self._account}: the lease was lost before the reserve was set")
         return Decimal(row[0])
 
+    def units(self, held: Mapping[str, Decimal] | None) -> Mapping[str, Decimal] | None:
+        """What the venue account held before this trader, by symbol; `held` becomes it when nothing is kept, None only asks."""
+        asked = None if held is None else Jsonb({symbol: f"{qty:f}" for symbol, qty in held.items()})
+        with self._connection() as connection:
+            row = connection.execute(
+                "select account_units(%s, %s, %s, %s)", [self._account, self._holder, self._token, asked]
+            ).fetchone()
+        kept = row[0] if row else None
+        if kept is None and held is not None:
+            raise Fenced(f"account {self._account}: the lease was lost before the units of others were kept")
+        return None if kept is None else {symbol: Decimal(qty) for symbol, qty in kept.items()}
+
     # --- reading ------------------------------------------------------------------------------------
 
     def load(self) -> Recovery:

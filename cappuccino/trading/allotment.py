@@ -5,8 +5,8 @@ earlier step could not sell. What is more when the trader first looks is the res
 and units are the venue's less the reserve, ever after: what is reserved is neither compared nor sold. Everything else is the
 venue's own answer. A person who pays in or takes out, buys or sells, changes the trader's share, which reconciliation finds.
 
-Where the venue posts fees later, those of an earlier user would be taken from this trader's share: the first look waits until
-no fill of the account is younger than FEE_POSTING_DELAY.
+Before the first look the account must have been quiet: reconciliation would take fills of the last OVERLAP for foreign ones, and
+where the venue posts fees later, those of the last FEE_POSTING_DELAY would be taken from this trader's share.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cappuccino.telemetry.logs import get_logger
 from cappuccino.trading.orders import Intent
 from cappuccino.trading.ports import Answered, Broker, Quote, Refused, Unclear, VenueAccount, VenueFill, VenueOrder
 from cappuccino.trading.reconciliation import FEE_POSTING_DELAY
+from cappuccino.trading.recovery import OVERLAP
 
 log = get_logger(__name__)
 
@@ -56,22 +57,19 @@ class AllottedBroker:
         if self._kept_units is None:
             self._kept_units = self._units(None)
         if self._kept_units is None:
-            self._require_posted_fees()
+            self._require_quiet()
             held = {symbol: qty for symbol, qty in self._venue.positions().items() if qty}
             if held:
                 log.warning("units_of_others_left_alone", units={symbol: f"{qty:f}" for symbol, qty in held.items()})
             self._kept_units = self._units(held)
         return self._kept_units or {}
 
-    def _require_posted_fees(self) -> None:
-        if not self._fees_posted_later:
-            return
-        now = self._venue.now()
-        if fills := self._venue.fills_since(now - FEE_POSTING_DELAY):
-            posted = max(fill.execution.at for fill in fills) + FEE_POSTING_DELAY
+    def _require_quiet(self) -> None:
+        pause = FEE_POSTING_DELAY if self._fees_posted_later else OVERLAP
+        if fills := self._venue.fills_since(self._venue.now() - pause):
+            free_at = max(fill.execution.at for fill in fills) + pause
             raise RetryLater(
-                f"the venue account was traded by another, whose fees are posted by {iso(posted)}: what is this step's is known"
-                " only then",
+                f"the venue account was traded by another until just now: what of it is this step's is known from {iso(free_at)} on",
                 after_seconds=60.0,
             )
 

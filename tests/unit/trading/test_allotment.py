@@ -97,13 +97,19 @@ def test_the_first_look_waits_for_the_fees_of_an_earlier_step(hours: float | Non
     broker, _ = allotted("5000", kept, filled_hours_ago=hours, fees_posted_later=True)
     if waits:
         for look in (broker.account, broker.positions):
-            with pytest.raises(RetryLater, match="posted by 2024-01-01T00:06:00Z"):
+            with pytest.raises(RetryLater, match="known from 2024-01-01T00:06:00Z on"):
                 look()
         assert (kept.value, kept.held) == (None, None)
     else:
         assert broker.account().cash_usd == 1000
     at_once, _ = allotted("5000", Kept(), filled_hours_ago=hours)  # a venue that takes fees with fills
     assert at_once.account().cash_usd == 1000
+
+
+def test_fills_of_the_last_moments_would_be_foreign_and_are_waited_out() -> None:
+    broker, _ = allotted("5000", Kept(), filled_hours_ago=1 / 60)
+    with pytest.raises(RetryLater, match="known from 2024-01-01T00:01:00Z on"):
+        broker.account()
 
 
 def test_its_own_fills_keep_no_trader_from_starting_again() -> None:

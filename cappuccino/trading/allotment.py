@@ -5,8 +5,8 @@ earlier step could not sell. What is more when the trader first looks is the res
 and units are the venue's less the reserve, ever after: what is reserved is neither compared nor sold. Everything else is the
 venue's own answer. A person who pays in or takes out, buys or sells, changes the trader's share, which reconciliation finds.
 
-Before the first look the account must have been quiet: reconciliation would take fills of the last OVERLAP for foreign ones, and
-where the venue posts fees later, those of the last FEE_POSTING_DELAY would be taken from this trader's share.
+Before the first look the account must have been quiet: reconciliation would take fills of the last OVERLAP for foreign ones,
+and where the venue posts fees later, those of the last FEE_POSTING_DELAY would be taken from this trader's share.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AllottedBroker:
         if fills := self._venue.fills_since(self._venue.now() - pause):
             free_at = max(fill.execution.at for fill in fills) + pause
             raise RetryLater(
-                f"the venue account was traded by another until just now: what of it is this step's is known from {iso(free_at)} on",
+                f"another traded the venue account until just now: what of it is this step's is known from {iso(free_at)} on",
                 after_seconds=60.0,
             )
 

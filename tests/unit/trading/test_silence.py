@@ -93,6 +93,12 @@ def test_other_roles_may_run_long_statements(database_url: str) -> None:
         assert "tcp_user_timeout" not in connection.info.get_parameters()
 
 
+def test_a_network_that_acknowledges_nothing_is_told_by_the_kernel(pool: Pool) -> None:
+    with pool.connection() as connection:
+        told = connection.info.get_parameters()
+    assert (told["tcp_user_timeout"], told["keepalives_idle"]) == ("3000", "3")
+
+
 def test_a_protective_exit_goes_out_while_the_network_to_the_database_is_silent(
     pool: Pool, partition: Partition, database_url: str
 ) -> None:

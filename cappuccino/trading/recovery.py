@@ -162,6 +162,8 @@ def _compare(desk: Desk, broker: Broker, *, account: str, fees_posted_later: boo
                 log.info("difference_explained_by_late_fees", difference=str(difference))
             return
     told = "; ".join(str(d) for d in differences if not d.explained)
+    if fees_posted_later:
+        told += "; a fee that the venue posted otherwise than by its schedule is such a difference"
     raise IntegrityError(
         f"account {account}: journal and venue differ and no event explains it ({told}): nothing is traded; "
         f"find what changed the account, then start again with a new account"

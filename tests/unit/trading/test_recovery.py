@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -52,3 +53,12 @@ def test_balances_that_stay_different_are_a_difference() -> None:
         trader.session().start()
     trader.lease.close(release=False)
     assert len(venue.looks) == 3
+
+
+def test_where_fees_are_posted_later_the_difference_names_them() -> None:
+    trader, _ = trailing(60.0)
+    session = trader.session()
+    session._config = replace(session._config, fees_posted_later=True)
+    with pytest.raises(IntegrityError, match="posted otherwise than by its schedule"):
+        session.start()
+    trader.lease.close(release=False)

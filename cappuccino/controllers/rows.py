@@ -91,6 +91,7 @@ class AccountRow:
     halted_reason: str | None
     baseline_usd: Decimal | None
     reserve_usd: Decimal | None = None
+    reserve_units: Json | None = None
     terms: str | None = None
     ended: str | None = None
 

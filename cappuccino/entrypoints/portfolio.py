@@ -29,7 +29,7 @@ from cappuccino.core.errors import (
 from cappuccino.entrypoints.limits import limits_of
 from cappuccino.entrypoints.shared import Shared
 from cappuccino.entrypoints.traders import TradeSettings
-from cappuccino.entrypoints.venues import Venue, is_simulated, venue_name, venue_of
+from cappuccino.entrypoints.venues import Venue, fees_posted_later, is_simulated, venue_name, venue_of
 from cappuccino.exchange.venue import Costs
 from cappuccino.risk.barriers import Barriers
 from cappuccino.risk.sizing import Sizing
@@ -96,7 +96,7 @@ class Portfolio:
                 sizing=bundle.sizing,
                 limits=limits_of(spec.risk, spec.mode),
                 on_halt=spec.on_halt,
-                fees_posted_later=not simulated and spec.sends and spec.venue.kind == "alpaca",
+                fees_posted_later=fees_posted_later(spec),
                 costs=None if isinstance(strategy, Absent) else bundle.costs,
             ),
             strategy=strategy,

@@ -32,7 +32,7 @@ class DriftSummary(_Part):
     orders: int = Field(description="Newest orders that were measured.")
     slippage_bps: float = Field(description="Mean distance of a fill from the quote of its moment, against us.")
     modelled_slippage_bps: float = Field(description="The same as the bundle assumes it.")
-    fee_bps: float = Field(description="Mean fee of the asset received.")
+    fee_bps: float = Field(description="Mean fee of a fill.")
     modelled_fee_bps: float = Field(description="The same as the bundle assumes it.")
     excess_bps: float = Field(description="Slippage and fee beyond the bundle's, of every order's value.")
     excess_low_bps: float | None = Field(description="What of it is certain at 99.9 %; absent with too few orders.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from cappuccino.adapters.alpaca.broker import AlpacaBroker
@@ -24,7 +25,7 @@ from cappuccino.api.trader import TraderSpec
 from cappuccino.bundle import Bundle
 from cappuccino.core.clock import SystemClock
 from cappuccino.core.errors import InvalidInput
-from cappuccino.core.money import dec
+from cappuccino.core.money import ZERO, dec
 from cappuccino.entrypoints.settings import EXCHANGE_TOKEN, EXCHANGE_URL, REHEARSAL, SECRETS, required
 from cappuccino.entrypoints.shared import Shared
 from cappuccino.entrypoints.traders import TradeSettings
@@ -33,6 +34,8 @@ from cappuccino.trading.allotment import AllottedBroker
 from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.ports import Broker
 from cappuccino.trading.shadow import ShadowBroker
+
+ALPACA_MIN_BUY_USD = Decimal(10)  # of a pair quoted in USD, as its refusals say: code 40310000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,13 @@ def venue_of(settings: TradeSettings, bundle: Bundle, ledger: PostgresLedger, sh
         fills = ledger.load().fills
         broker = ShadowBroker(broker, symbols=symbols, capital_usd=capital, costs=bundle.costs, fills=fills)
     elif spec.mode == "live":
-        broker = AllottedBroker(broker, capital_usd=capital, reserve=ledger.reserve)
+        broker = AllottedBroker(
+            broker,
+            capital_usd=capital,
+            reserve=ledger.reserve,
+            units=ledger.units,
+            fees_posted_later=fees_posted_later(spec) and not settings.flatten,  # what never began has nothing to wait for
+        )
     return Venue(name=venue_name(spec), broker=broker, feed=feed, url=url, session=session)
 
 
@@ -103,6 +112,11 @@ def _session_name(settings: TradeSettings) -> str:
     return secret.name if secret is not None and spec.sends and spec.venue.kind != "simulated" else settings.account
 
 
+def fees_posted_later(spec: TraderSpec) -> bool:
+    """Whether the venue takes the fees of what is sent at the end of the day, not with each fill."""
+    return not is_simulated(spec) and spec.sends and spec.venue.kind == "alpaca"
+
+
 def release(settings: TradeSettings) -> None:
     """Leave the lockstep on behalf of a trader that is gone. Raises InvalidInput, RetryLater."""
     if is_simulated(settings.spec):
@@ -119,7 +133,12 @@ def _alpaca(
         credentials, endpoints, symbols=symbols, inbox=inbox, orders=spec.sends, loop=shared.loop, quotes=quotes
     )
     broker = AlpacaBroker(
-        credentials, endpoints, symbols=symbols, fees_with_fills=url is not None, connections=shared.connections
+        credentials,
+        endpoints,
+        symbols=symbols,
+        fees_with_fills=url is not None,
+        connections=shared.connections,
+        min_buy_usd=ALPACA_MIN_BUY_USD if url is None else ZERO,
     )
     return broker, streams
 

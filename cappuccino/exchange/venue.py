@@ -13,7 +13,7 @@ from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from typing import Literal
 
 from cappuccino.core.errors import InvalidInput
-from cappuccino.core.money import dec
+from cappuccino.core.money import ZERO, dec
 
 TRADE_INCREMENT = Decimal("0.000000001")
 MONEY_INCREMENT = Decimal("0.000000001")
@@ -34,6 +34,7 @@ class AssetRules:
     min_trade_increment: Decimal
     price_increment: Decimal
     min_notional: Decimal = SIMULATED_MIN_NOTIONAL
+    min_buy_notional: Decimal = ZERO  # of a buy, where that is more
     notional_increment: Decimal = MONEY_INCREMENT
 
 

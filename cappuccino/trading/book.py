@@ -13,10 +13,11 @@ Quantities in base units, money in quote currency, all Decimal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import overload
 
 from cappuccino.core.errors import InvariantViolation
 from cappuccino.core.money import ZERO
@@ -72,6 +73,39 @@ class ClosedTrade:
     fees: Decimal
 
 
+class Trades(Sequence[ClosedTrade]):
+    """Never changes; `plus` shares the rows of what it adds to, so that a fold over n sales copies nothing."""
+
+    __slots__ = ("_count", "_rows")
+
+    def __init__(self, rows: list[ClosedTrade]) -> None:
+        """`rows` may grow afterwards: what comes later is not seen."""
+        self._rows, self._count = rows, len(rows)
+
+    def plus(self, trade: ClosedTrade) -> Trades:
+        rows = self._rows if len(self._rows) == self._count else self._rows[: self._count]
+        rows.append(trade)
+        return Trades(rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> ClosedTrade: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ClosedTrade]: ...
+
+    def __getitem__(self, index: int | slice) -> ClosedTrade | Sequence[ClosedTrade]:
+        at = range(self._count)[index]
+        return self._rows[at] if isinstance(at, int) else [self._rows[i] for i in at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trades) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Book:
     """`smallest` is the venue's smallest order by symbol; `dust` what was left in a symbol after its last trade."""
@@ -80,7 +114,7 @@ class Book:
     smallest: Mapping[str, Decimal]
     holdings: Mapping[str, Holding] = field(default_factory=dict)
     dust: Mapping[str, Decimal] = field(default_factory=dict)
-    trades: tuple[ClosedTrade, ...] = ()
+    trades: Trades = field(default_factory=lambda: Trades([]))
     fees: Decimal = ZERO
     volume: Decimal = ZERO
 
@@ -171,7 +205,7 @@ def _sell(book: Book, fill: Fill) -> Book:
     if held.qty < book.smallest[fill.symbol]:
         del holdings[fill.symbol]
         dust[fill.symbol] = held.qty
-        trades = (*trades, _closed(held, fill.filled_at))
+        trades = trades.plus(_closed(held, fill.filled_at))
     else:
         holdings[fill.symbol] = held
     return replace(

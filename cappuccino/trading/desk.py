@@ -296,6 +296,12 @@ class Desk:
             pass
         return self.stop_requested() is not None
 
+    def take_in_for(self, seconds: float) -> None:
+        """Everything that arrives within `seconds`, however much it is."""
+        deadline = self._monotonic() + seconds
+        while (left := deadline - self._monotonic()) > 0:
+            self.pump(left)
+
     def stop_requested(self) -> Stop | None:
         return next((e for e in self.deferred if isinstance(e, Stop)), None)
 

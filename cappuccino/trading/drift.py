@@ -3,7 +3,8 @@
 One order is one observation, all its executions together: they share its luck.
 
     slippage  average price of its executions against the venue's mid when it was made, against us; bps
-    fee       of the asset received; bps. Where the venue does not say it, what the book was charged by the schedule
+    fee       of the units bought where it is taken in units, else of the value; bps. Where the venue does not say it, what
+              the book was charged by the schedule
     delay     of a decision's order: from the close of its bar to its last execution; seconds of market time. The model
               fills at that close
     excess    (slippage - the model's for the symbol) + (fee - the model's); bps of every order's value
@@ -56,7 +57,7 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class _Order:
-    """Executed so far. fee: base units of a buy, quote currency of a sale. The rest is as the module's docstring has it."""
+    """Executed so far. fee: in the fills' fee asset. The rest is as the module's docstring has it."""
 
     qty: Decimal
     value: Decimal
@@ -96,7 +97,7 @@ class DriftMeter:
             fee=fee,
             slippage_bps=away if buys else -away,
             modelled_slippage_bps=self._costs.slippage(fill.symbol) * BPS,
-            fee_bps=float(fee / (qty if buys else value)) * BPS,
+            fee_bps=float(fee / (qty if fill.fee_in_units else value)) * BPS,
             delay_seconds=delay,
         )
         if len(self._orders) > self._window:

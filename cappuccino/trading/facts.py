@@ -19,6 +19,7 @@ from cappuccino.risk.limits import Limits, TradingMode
 from cappuccino.risk.positions import Watch
 from cappuccino.risk.review import Exposure, Pass, Proposal, Shrink, Verdict, Veto, review
 from cappuccino.trading.book import Book
+from cappuccino.trading.orders import Side
 from cappuccino.trading.ports import Json, Quote
 
 
@@ -44,9 +45,10 @@ def is_price(value: Decimal) -> bool:
     return value.is_finite() and value > 0
 
 
-def minimum_notional(rules: AssetRules, price: Decimal) -> Decimal:
+def minimum_notional(rules: AssetRules, price: Decimal, side: Side = "sell") -> Decimal:
     """The smallest order that the venue takes at this price, in quote currency."""
-    return max(rules.min_notional, rules.min_order_size * price)
+    least = max(rules.min_notional, rules.min_order_size * price)
+    return max(least, rules.min_buy_notional) if side == "buy" else least
 
 
 def review_buys(
@@ -72,6 +74,7 @@ def review_buys(
         exposure = exposure_of(
             symbol,
             facts,
+            side="buy",
             sent=len(sold) + len(allowed),
             cash=facts.equity if left is None else left,
             open_positions=len(open_now - {symbol}) + (opening.index(symbol) if symbol in opening else 0),
@@ -91,6 +94,7 @@ def exposure_of(
     symbol: str,
     facts: Facts,
     *,
+    side: Side = "sell",
     sent: int = 0,
     cash: Decimal | None = None,
     open_positions: int = 0,
@@ -110,7 +114,7 @@ def exposure_of(
         price=price,
         spread=(quote.ask - quote.bid) / price if quote is not None and is_price(price) else None,
         quote_age_seconds=dec((facts.now - quote.at).total_seconds()) if quote is not None else None,
-        min_notional=minimum_notional(rules, price if close.is_nan() else close),
+        min_notional=minimum_notional(rules, price if close.is_nan() else close, side),
         orders_last_hour=facts.orders_last_hour + sent,
         orders_last_minute=facts.orders_last_minute + sent,
         open_positions=open_positions,

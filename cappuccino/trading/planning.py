@@ -153,7 +153,7 @@ def fit_buys(
         np,
         buy_notional=np.array([float(buys[s]) for s in symbols]),
         cash=np.float64(cash),
-        min_notional=np.array([float(minimum_notional(rules[s], closes[s])) for s in symbols]),
+        min_notional=np.array([float(minimum_notional(rules[s], closes[s], "buy")) for s in symbols]),
         sizing=sizing,
     )
     amounts = {

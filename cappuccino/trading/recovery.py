@@ -24,7 +24,7 @@ from cappuccino.trading.ports import Broker
 from cappuccino.trading.reconciliation import Difference, Match, compare, match
 
 ATTEMPTS = 8  # exits of one position that may have been sent while the database was away
-_OVERLAP = timedelta(minutes=2)  # clocks that time orders and fills may differ by this much
+OVERLAP = timedelta(minutes=2)  # clocks that time orders and fills may differ by this much
 _LOOKS = 3  # balances may trail fills for a moment on a real venue
 _PAUSE_SECONDS = 0.5
 
@@ -67,7 +67,7 @@ def _adopt_missed(desk: Desk, broker: Broker, *, account: str, trader_uid: str, 
             desk.blotter.orders[order.id] = observe(order, Report(state=OrderState.UNKNOWN, at=at))
     adoptable = _adoptable(desk, account)
     known_since = min((o.intent.created_at for o in desk.blotter.unfinished), default=since)
-    found = _match(desk, broker, since=min(known_since, since) - _OVERLAP, adoptable=set(adoptable))
+    found = _match(desk, broker, since=min(known_since, since) - OVERLAP, adoptable=set(adoptable))
     for order_id in found.unjournalled:
         _adopt(desk, broker, order_id, adoptable[order_id], account=account, trader_uid=trader_uid, at=at)
     for fill in found.fills:
@@ -146,7 +146,7 @@ def _compare(desk: Desk, broker: Broker, *, account: str, fees_posted_later: boo
     differences: tuple[Difference, ...] = ()
     for look in range(_LOOKS):
         if look:
-            desk.pump(_PAUSE_SECONDS)
+            desk.take_in_for(_PAUSE_SECONDS)
         venue_account, positions = broker.account(), broker.positions()
         if venue_account.blocked:
             raise IntegrityError(f"account {account} is blocked by the venue: nothing is traded; ask the venue why")
@@ -162,6 +162,8 @@ def _compare(desk: Desk, broker: Broker, *, account: str, fees_posted_later: boo
                 log.info("difference_explained_by_late_fees", difference=str(difference))
             return
     told = "; ".join(str(d) for d in differences if not d.explained)
+    if fees_posted_later:
+        told += "; a fee that the venue posted otherwise than by its schedule is such a difference"
     raise IntegrityError(
         f"account {account}: journal and venue differ and no event explains it ({told}): nothing is traded; "
         f"find what changed the account, then start again with a new account"

@@ -1,7 +1,8 @@
 """A venue that exists only here: shadow mode decides on real quotes, and its orders go no further.
 
 It fills market orders whole at the quote x (1 ± slippage) and takes the fee from the asset received, as the market's
-rules say. Its memory is the journal: `fills` of the account at start; what it filled and nobody journalled never was.
+rules say. Its memory is the journal: `fills` of the account at start; what it filled and nobody journalled never was. While the
+market's quotes cannot be read, the outcome of an order is as unclear as one that a venue does not answer.
 Everything that is read of the market comes from the real venue's broker.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
+from cappuccino.core.errors import RetryLater, UserError
 from cappuccino.core.money import ZERO, dec, floor_to, round_to
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules, Costs, fee_taken
@@ -40,7 +42,10 @@ class ShadowBroker:
     def submit(self, intent: Intent) -> Answered | Refused | Unclear:
         if intent.client_order_id in self._orders:
             return Refused(code="duplicate", message="client_order_id must be unique")
-        quote = self._market.latest_quotes([intent.symbol]).get(intent.symbol)
+        try:
+            quote = self._market.latest_quotes([intent.symbol]).get(intent.symbol)
+        except (RetryLater, UserError) as error:
+            return Unclear(message=str(error))
         if quote is None:
             return Refused(code="no_quote", message=f"{intent.symbol} has no quote")
         rules = self._rules[intent.symbol]
@@ -50,7 +55,8 @@ class ShadowBroker:
         )
         qty = intent.qty if intent.qty is not None else floor_to((intent.notional or ZERO) / price, rules.min_trade_increment)
         held = self._book.qty(intent.symbol)
-        if qty < rules.min_order_size or qty * price < rules.min_notional:
+        minimum = max(rules.min_notional, rules.min_buy_notional) if intent.side == "buy" else rules.min_notional
+        if qty < rules.min_order_size or qty * price < minimum:
             return Refused(code="minimum", message=f"{qty} {intent.symbol} is below the smallest order")
         if (intent.side == "buy" and qty * price > self._book.cash) or (intent.side == "sell" and qty > held):
             return Refused(code="balance", message=f"{qty} {intent.symbol} at {price}: cash {self._book.cash}, held {held}")

@@ -25,6 +25,7 @@ from cappuccino.adapters.coinbase.broker import CoinbaseBroker
 from cappuccino.core.errors import Conflict, InvalidInput, NotFound, RetryLater
 from cappuccino.core.money import floor_to
 from cappuccino.core.timeframe import Timeframe
+from cappuccino.entrypoints.venues import ALPACA_MIN_BUY_USD
 from cappuccino.exchange.venue import Costs
 from cappuccino.trading.credentials import Credentials
 from cappuccino.trading.orders import Intent
@@ -394,3 +395,12 @@ def test_both_streams_and_the_lockstep_feed_one_queue(tmp_path: Path) -> None:
     finally:
         feed.close()
         exchange.stop()
+
+
+def test_the_smallest_buy_is_that_of_the_venue_where_it_names_one(exchange: Exchange) -> None:
+    credentials = open_account(exchange.url, "smallest-buy", capital_usd="10000", token="")
+    broker = AlpacaBroker(
+        credentials, Endpoints.at(exchange.url), symbols=SYMBOLS, fees_with_fills=True, min_buy_usd=ALPACA_MIN_BUY_USD
+    )
+    rules = broker.rules([A])[A]
+    assert (rules.min_notional, rules.min_buy_notional) == (1, 10)

@@ -54,6 +54,9 @@ def test_a_live_trader_is_halted_whenever_no_permit_stands_for_its_terms(pool: P
         assert (ledger.permit(), ledger.acquire().halted_reason, ledger.renew().halted_reason) == ("standing", None, None)
         assert by_hand.renew().halted_reason == NOTHING_STANDS
         assert [ledger.reserve(D(5)), ledger.reserve(D(7))] == [5, 5]
+        assert ledger.units(None) is None
+        tiny = {"BTC/USD": D("0.000000009")}
+        assert [ledger.units(tiny), ledger.units({}), ledger.units(None)] == [tiny] * 3
         admin.execute(append, ["demoted", None, None, None])
         assert (ledger.permit(), ledger.renew().halted_reason) == ("ended", NOTHING_STANDS)
         with pytest.raises(Halted, match="no approval stands"):  # whatever the trader believes

@@ -66,6 +66,7 @@ STATEMENTS: dict[str, set[str]] = {
     "select promotion_append('d', 's', 'b', 'approved', 'me', 'why', null, null, null, 'deployment/x/y')": {"operator"},
     "select live_permit('a', 't')": {"trader", "operator"},
     "select account_reserve('a', 'h', 1, 5)": {"trader"},
+    "select account_units('a', 'h', 1, '{}')": {"trader"},
     "select account_terms('a', 'h', 1, 't')": {"trader"},
     "select account_ended('a', 'sim', 'h', 'why')": {"trader"},
     "update promotion set action = 'approved'": set(),
@@ -132,7 +133,7 @@ def test_migrating_again_and_several_at_once_changes_nothing(server: EmbeddedSer
         thread.join()
     migrate(server.url("empty"))
     with psycopg.connect(server.url("empty")) as connection:
-        assert connection.execute("select version_num from alembic_version").fetchall() == [("0003",)]
+        assert connection.execute("select version_num from alembic_version").fetchall() == [("0004",)]
     admin.execute("drop database empty")
     assert errors == []
 

@@ -27,6 +27,7 @@ from cappuccino.adapters.alpaca.rest import (
 )
 from cappuccino.core.clock import from_epoch, parse_iso, to_epoch
 from cappuccino.core.errors import InvalidInput, NotFound
+from cappuccino.core.money import ZERO
 from cappuccino.core.timeframe import Timeframe
 from cappuccino.exchange.venue import AssetRules
 from cappuccino.market.bars import Bars
@@ -46,7 +47,7 @@ _UNITS = {60: (1, TimeFrameUnit.Minute), 3600: (1, TimeFrameUnit.Hour), 86400: (
 
 class AlpacaBroker:
     """Args: `symbols` the pairs traded, with a slash. `fees_with_fills`: see `wire.fills`. `connections`: shared with other
-    accounts; None: its own."""
+    accounts; None: its own. `min_buy_usd`: what the venue refuses a buy below, which its assets do not say."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class AlpacaBroker:
         symbols: Sequence[str],
         fees_with_fills: bool,
         connections: Connections | None = None,
+        min_buy_usd: Decimal = ZERO,
     ) -> None:
         connections = connections or Connections()
         # Any: alpaca-py's annotations do not follow raw_data
@@ -63,6 +65,7 @@ class AlpacaBroker:
         self._data: Any = data_client(credentials, endpoints, connections)
         self._symbols = wire.Symbols(symbols)
         self._fees_with_fills = fees_with_fills
+        self._min_buy_usd = min_buy_usd
 
     def now(self) -> datetime:
         return self._read("clock", lambda: parse_iso(self._trading.get_clock()["timestamp"]))
@@ -86,7 +89,7 @@ class AlpacaBroker:
         unknown = [symbol for symbol in symbols if symbol not in by_symbol]
         if unknown:
             raise NotFound(f"the venue does not trade {', '.join(unknown)}: take them out of the dataset, or use another venue")
-        return {symbol: wire.rules(by_symbol[symbol], symbol) for symbol in symbols}
+        return {symbol: wire.rules(by_symbol[symbol], symbol, min_buy_usd=self._min_buy_usd) for symbol in symbols}
 
     def submit(self, intent: Intent) -> Answered | Refused | Unclear:
         """Exactly one request. See `rest` for what an error proves."""

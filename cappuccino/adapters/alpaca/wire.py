@@ -113,10 +113,11 @@ def quote(symbol: str, raw: Raw, at: datetime) -> Quote:
     return Quote(symbol=symbol, bid=dec(raw["bp"]), ask=dec(raw["ap"]), at=at)
 
 
-def rules(raw: Raw, symbol: str) -> AssetRules:
+def rules(raw: Raw, symbol: str, *, min_buy_usd: Decimal = ZERO) -> AssetRules:
     return AssetRules(
         symbol=symbol,
         min_order_size=dec(raw["min_order_size"]),
         min_trade_increment=dec(raw["min_trade_increment"]),
         price_increment=dec(raw["price_increment"]),
+        min_buy_notional=min_buy_usd if symbol.endswith("/USD") else ZERO,
     )

@@ -2,6 +2,10 @@
 
 Every process takes one role with SET ROLE and can write only what that role may (migrations/0001_rules.sql). Connections are in
 autocommit: a statement is a transaction unless `connection.transaction()` says otherwise.
+
+A trader holds positions, so it waits for no database that has fallen silent: its connections give up an answer after
+ANSWER_SECONDS, whoever swallowed it (a network that drops packets, a proxy in between, a server that hangs), and the server
+gives up a statement a little before, so that one which is only slow says so itself. Other roles may run long statements.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from typing import Any, Literal, get_args
 
 import psycopg
 from psycopg import AsyncConnection, Connection, sql
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from cappuccino.core.errors import InvalidInput, RetryLater
@@ -25,7 +31,44 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 _MIGRATION_LOCK = 0x636170  # any constant of ours
 _WAIT_SECONDS = 10.0
+ANSWER_SECONDS = 4.0  # of a trader's statements, each
+_STATEMENT_SECONDS = 3.0
+_SILENT_NETWORK = {  # what libpq does about a peer that acknowledges nothing
+    "tcp_user_timeout": 3000,  # milliseconds
+    "keepalives_idle": 3,  # seconds, as is the interval
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+}
 _PERMANENT = ("authentication failed", "does not exist", "pg_hba.conf", "could not translate host name")
+
+
+class PromptConnection(Connection[tuple[Any, ...]]):
+    """Closes itself, with OperationalError, when a statement has no answer after `answer_seconds`."""
+
+    answer_seconds = ANSWER_SECONDS
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
+        except psycopg.OperationalError as error:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise  # the server's own words, or the network's
+            self.close()
+            raise psycopg.OperationalError(f"no answer within {self.answer_seconds:g} s") from error
+
+
+@contextmanager
+def patient(connection: Connection[tuple[Any, ...]], *, seconds: float) -> Iterator[None]:
+    """Within a transaction: its statements may take this long, as a whole journal may that is read at the start."""
+    connection.execute(sql.SQL("set local statement_timeout = {}").format(int(seconds * 1000)))
+    if not isinstance(connection, PromptConnection):
+        yield
+        return
+    connection.answer_seconds = seconds + ANSWER_SECONDS - _STATEMENT_SECONDS
+    try:
+        yield
+    finally:
+        connection.answer_seconds = ANSWER_SECONDS
 
 
 @contextmanager
@@ -48,9 +91,13 @@ def open_pool(url: str, role: Role, *, min_size: int = 1, max_size: int = 4) -> 
 
     def configure(connection: Connection[tuple[Any, ...]]) -> None:
         connection.execute(_set_role(role))
+        if role == "trader":
+            connection.execute(sql.SQL("set statement_timeout = {}").format(int(_STATEMENT_SECONDS * 1000)))
 
+    connection_class: type[Connection[tuple[Any, ...]]] = PromptConnection if role == "trader" else Connection
     pool: ConnectionPool[Connection[tuple[Any, ...]]] = ConnectionPool(
         url,
+        connection_class=connection_class,
         kwargs=_keywords(role),
         min_size=min_size,
         max_size=max_size,
@@ -191,7 +238,8 @@ def _check(url: str, role: Role) -> None:
 
 
 def _keywords(role: Role) -> dict[str, Any]:
-    return {"autocommit": True, "connect_timeout": 5, "application_name": f"cappuccino-{role}"}
+    keywords = {"autocommit": True, "connect_timeout": 5, "application_name": f"cappuccino-{role}"}
+    return keywords | _SILENT_NETWORK if role == "trader" else keywords
 
 
 def _set_role(role: Role) -> sql.Composed:

@@ -18,12 +18,13 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
-from cappuccino.adapters.postgres.engine import away_is_retry
+from cappuccino.adapters.postgres.engine import away_is_retry, patient
 from cappuccino.core.errors import InvalidInput, InvariantViolation
 from cappuccino.trading.book import Fill
 from cappuccino.trading.orders import Execution, Intent, Order, OrderState
 from cappuccino.trading.ports import DecisionRow, EquityRow, Fenced, Halted, Json, LeaseState, OrderEvent, Recovery
 
+_LOAD_SECONDS = 60.0  # of a journal of any length: nothing is guarded before it is read
 _WAIT_SECONDS = 2.0  # for a connection: a trader that holds positions cannot wait longer
 
 Pool = ConnectionPool[Connection[tuple[Any, ...]]]
@@ -169,10 +170,22 @@ class PostgresLedger:
             raise Fenced(f"account {self._account}: the lease was lost before the reserve was set")
         return Decimal(row[0])
 
+    def units(self, held: Mapping[str, Decimal] | None) -> Mapping[str, Decimal] | None:
+        """What the venue account held before this trader, by symbol; `held` becomes it when nothing is kept, None only asks."""
+        asked = None if held is None else Jsonb({symbol: f"{qty:f}" for symbol, qty in held.items()})
+        with self._connection() as connection:
+            row = connection.execute(
+                "select account_units(%s, %s, %s, %s)", [self._account, self._holder, self._token, asked]
+            ).fetchone()
+        kept = row[0] if row else None
+        if kept is None and held is not None:
+            raise Fenced(f"account {self._account}: the lease was lost before the units of others were kept")
+        return None if kept is None else {symbol: Decimal(qty) for symbol, qty in kept.items()}
+
     # --- reading ------------------------------------------------------------------------------------
 
     def load(self) -> Recovery:
-        with self._transaction() as connection:
+        with self._transaction() as connection, patient(connection, seconds=_LOAD_SECONDS):
             cursor = connection.cursor(row_factory=dict_row)
             account = [self._account]
             state = cursor.execute("select state from trader_state where account = %s", account).fetchone()

@@ -244,6 +244,7 @@ account = Table(  # fences and halts: one row per venue account
     Column("halted_reason", Text),
     Column("baseline_usd", Numeric),
     Column("reserve_usd", Numeric),  # cash of the venue account that is not this trader's to use
+    Column("reserve_units", JSONB),  # units of it that are not, by symbol, as text
     Column("terms", Text),  # of the live Trader that takes it: without a standing permit it is halted
     Column("ended", Text),  # why a process that goes on trades it no more; empty: its venue's tape ended
 )

@@ -164,3 +164,15 @@ def test_the_venues_word_on_the_fees_asset_counts() -> None:
     told = Execution(execution_id="e", qty=D(1), price=D(100), at=AT, fee=D("0.4"), fee_asset="USD")
     fill = FeeSchedule({A: D("0.001")}).fill(told, client_order_id="o", symbol=A, side="buy")
     assert (fill.fee, fill.fee_asset, fill.fee_in_units) == (D("0.4"), "USD", False)
+
+
+def test_closed_trades_are_kept_without_copying_and_an_older_book_does_not_see_newer_ones() -> None:
+    trip = [a_fill("buy", "1", "100"), a_fill("sell", "1", "110", number=1)]
+    first = replay(a_book(), trip)
+    second = replay(first, trip)
+    assert second.trades._rows is first.trades._rows
+    other = replay(first, [a_fill("buy", "1", "100"), a_fill("sell", "1", "90", number=1)])
+    assert [t.profit for t in first.trades] == [D(10)]
+    assert [t.profit for t in reversed(second.trades)] == [D(10), D(10)]
+    assert [t.profit for t in other.trades[-1:]] == [D(-10)]
+    assert second.trades == replay(a_book(), trip * 2).trades != first.trades

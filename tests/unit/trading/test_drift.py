@@ -36,6 +36,7 @@ class Executed:
     qty: str = "1"
     symbol: str = "AAA/USD"
     order: str | None = None
+    fee_asset: str | None = None  # None: the asset received
     reason: str = "target"
     seconds: float = 0.0  # after the close of its decision's bar
 
@@ -51,7 +52,7 @@ def meter_of(executions: Sequence[Executed], *, window: int = 200) -> DriftMeter
             qty=Decimal(each.qty),
             price=Decimal(each.price),
             fee=Decimal(each.fee),
-            fee_asset="",
+            fee_asset=each.fee_asset or (each.symbol.partition("/")[0] if each.side == "buy" else "USD"),
             filled_at=T0 + timedelta(hours=1, seconds=each.seconds),
         )
         decision = iso(T0) if each.reason == "target" else "o0"
@@ -74,6 +75,8 @@ SALE = {"side": "sell", "fee": "0.249875"}  # 25 bps of 99.95
         ([E(price="99.85", **(SALE | {"fee": "0.249625"}))], 15, 25, 10),  # a sale below the quote costs
         ([E(fee="0.0010")], 5, 10, -15),  # the fee of a buy is in units
         ([E(price="99.95", side="sell", fee="0.09995")], 5, 10, -15),  # that of a sale in money
+        ([E(fee="0.250125", fee_asset="USD")], 5, 25, 0),  # of a venue that takes it in money, also that of a buy
+        ([E(price="3000.15", quote="3000", fee="18.0009", qty="2", fee_asset="USD")], 0.5, 30, 0.5),
         ([E(symbol="BBB/USD")], 5, 25, -35),  # each symbol has its own assumption
         ([E(), E(price="100.15")], 10, 25, 5),  # orders count alike
         ([E(qty="3", fee="0.0075", order="o"), E(price="100.45", order="o")], 15, 25, 10),  # executions by their quantity

@@ -7,11 +7,9 @@ own clock or by the record; the two orders that it had journalled stay unsent.
 from __future__ import annotations
 
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,11 +17,11 @@ from typing import Any, cast
 import psycopg
 import pytest
 import requests
-from psycopg.conninfo import conninfo_to_dict
 
 from cappuccino.core.errors import InvariantViolation, RetryLater
 from cappuccino.entrypoints.portfolio import Portfolio
 
+from .partition import Partition
 from .processes import Exchange, TraderRun, bundle, write_bars
 from .test_kills import journal
 
@@ -31,51 +29,6 @@ HISTORY, LEASE_SECONDS, UNDER_WAY_SECONDS = 40, 3.0, 8.0
 PATIENCE = 240.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-class Partition:
-    """A way to the database that can be cut: TCP to the server's socket."""
-
-    def __init__(self, database_url: str) -> None:
-        told = conninfo_to_dict(database_url)
-        self._path = f"{told['host']}/.s.PGSQL.{told.get('port', 5432)}"
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self.is_cut = False
-        self.url = f"postgresql://{told['user']}@127.0.0.1:{self._server.getsockname()[1]}/{told['dbname']}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._server.accept()
-                if self.is_cut:
-                    near.close()
-                    continue
-                far = socket.socket(socket.AF_UNIX)
-                far.connect(self._path)
-                self._open += [near, far]
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
-
-    @staticmethod
-    def _carry(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def cut(self) -> None:
-        self.is_cut = True
-        for end in self._open:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._server.close()
-        self.cut()
 
 
 def until(true: Callable[[], Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -187,3 +188,15 @@ def test_buys_shrink_by_one_factor_to_the_cash_less_the_buffer() -> None:
     assert fitted == {A: D("148.5"), B: D("49.5")}
     assert fit_buys({A: D(300)}, cash=D(1000), closes=closes, rules=RULES, sizing=Sizing()) == {A: D(300)}
     assert fit_buys({A: D(300)}, cash=D("0.5"), closes=closes, rules=RULES, sizing=Sizing()) == {}
+
+
+def test_the_smallest_buy_may_be_larger_than_the_smallest_sale(monkeypatch: pytest.MonkeyPatch) -> None:
+    dearer = {s: replace(rules, min_buy_notional=D(10)) for s, rules in RULES.items()}
+    closes = {A: D(100), B: D(10)}
+    fitted = fit_buys({A: D(300), B: D(9)}, cash=D(1000), closes=closes, rules=dearer, sizing=Sizing())
+    assert fitted == {A: D(300)}
+    monkeypatch.setattr("tests.unit.trading.test_planning.RULES", dearer)
+    small = holding("0", "100")
+    assert planned({A: 0.3}, replace(small, cash=D(30))).buys == {}
+    assert [r["rule"] for r in planned({A: 0.3}, replace(small, cash=D(30))).refusals] == ["min_notional"]
+    assert planned({A: 0.0}, holding("0.05", "100")).sells == {A: D("0.05")}  # 5 USD can still be sold

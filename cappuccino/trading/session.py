@@ -339,14 +339,18 @@ class Session:
 
     def _reconcile(self, since: datetime) -> None:
         at = self._in
-        agreed = reconcile(
-            at.desk,
-            self._broker,
-            account=self._config.account,
-            trader_uid=self._config.trader_uid,
-            since=since,
-            fees_posted_later=self._config.fees_posted_later,
-        )
+        try:
+            agreed = reconcile(
+                at.desk,
+                self._broker,
+                account=self._config.account,
+                trader_uid=self._config.trader_uid,
+                since=since,
+                fees_posted_later=self._config.fees_posted_later,
+            )
+        except UserError:
+            at.desk.gap = True  # what was missed is still missing
+            raise
         self._bars_since_agreement = 0
         at.sync()
         at.state.reconciled_at = iso(agreed)

@@ -4,9 +4,10 @@ Rules:
 - Journal first: an intent is in the record before it is sent. The one exception are protective exits while the
   database is away and the lease still runs; their ids are deterministic, and they are journalled when it is back.
 - A token of the lease is looked at before every send.
-- An order whose outcome is UNKNOWN is resolved by client order id before anything else is sent. Absent at the venue
-  it is sent again under its old id if it is still wanted (the venue refuses a second one), else canceled. It is never
-  rejected: a request that was lost sight of may still arrive, and a fill of a canceled order counts.
+- An order whose outcome is UNKNOWN is resolved by client order id before anything is bought, and before an exit of its
+  symbol is sent. Absent at the venue it is sent again under its old id if it is still wanted (the venue refuses a second
+  one), else canceled. It is never rejected: a request that was lost sight of may still arrive, and a fill of a canceled
+  order counts.
 - An order is settled when it is terminal, its executions add up and each has its fee; what the stream did not tell is
   fetched, fees once per batch. What is known and counted is the blotter's.
 """
@@ -47,6 +48,7 @@ from cappuccino.trading.ports import (
 POLL_SECONDS = (0.05, 2.0)  # first and longest pause between two looks at the venue
 PATIENCE_SECONDS = 5.0  # then what is still open is canceled
 SETTLE_SECONDS = 120.0  # then RetryLater: the session begins the instant again, a start begins anew
+EXIT_SECONDS = 10.0  # ... of an exit, on a venue that does not wait for us: other positions must be looked at
 DOUBT_SECONDS = 2.0  # that a wide quote waits for another
 _LOOK_BACK = timedelta(seconds=2)
 _DUPLICATE = "duplicate"
@@ -93,8 +95,11 @@ class Desk:
         Raises:
             Fenced, Halted: nothing of it was sent. RetryLater: the database is away and not all of it is protective.
         """
-        if unknown := [o.id for o in self.blotter.unfinished if o.state is OrderState.UNKNOWN]:
-            self.settle(unknown, until_known=True)
+        protective = all(intent.is_exit for intent in intents)
+        seconds = EXIT_SECONDS if protective and not self._feed.lockstep else SETTLE_SECONDS
+        concerned = [o for o in self.blotter.unfinished if not protective or o.intent.symbol in {i.symbol for i in intents}]
+        if unknown := [o.id for o in concerned if o.state is OrderState.UNKNOWN]:
+            self.settle(unknown, until_known=True, seconds=seconds)
         orders, ids = self.blotter.orders, [intent.client_order_id for intent in intents]
         new = [intent for intent in intents if intent.client_order_id not in orders]
         if new:
@@ -106,9 +111,9 @@ class Desk:
             if order.state is OrderState.INITIALIZED:
                 if not order.intent.is_exit and self.stopping():
                     break
-                self._submit(order.id)
+                self._submit(order.id, seconds)
         reach("submitted")
-        self.settle([i for i in ids if orders[i].state is not OrderState.INITIALIZED])
+        self.settle([i for i in ids if orders[i].state is not OrderState.INITIALIZED], seconds=seconds)
         reach("settled")
         return [orders[i] for i in ids]
 
@@ -134,7 +139,7 @@ class Desk:
         self.blotter.set(observe(order, Report(state=OrderState.DENIED, at=at, reason=reason)), at)
         self._metrics.refused("denied")
 
-    def _submit(self, client_order_id: str) -> None:
+    def _submit(self, client_order_id: str, seconds: float) -> None:
         order = self.blotter.orders[client_order_id]
         at = self.now or order.intent.created_at
         if not self._lease.alive:
@@ -149,7 +154,7 @@ class Desk:
         reach("answered")
         self._take(order, outcome)
         if self.blotter.orders[client_order_id].state is OrderState.UNKNOWN:
-            self.settle([client_order_id], until_known=True)
+            self.settle([client_order_id], until_known=True, seconds=seconds)
 
     def _send(self, intent: Intent) -> Answered | Refused | Unclear:
         started = self._monotonic()
@@ -175,11 +180,11 @@ class Desk:
 
     # --- settling -----------------------------------------------------------------------------------
 
-    def settle(self, ids: Sequence[str], *, until_known: bool = False) -> None:
+    def settle(self, ids: Sequence[str], *, until_known: bool = False, seconds: float = SETTLE_SECONDS) -> None:
         """Return when these orders are settled (or, with `until_known`, no longer UNKNOWN).
 
         Raises:
-            RetryLater: they are not after SETTLE_SECONDS, or the venue is away and we are asked to stop.
+            RetryLater: they are not after so many seconds, or the venue is away and we are asked to stop.
         """
         started = self._monotonic()
         pause, canceled, away = POLL_SECONDS[0], False, False
@@ -193,7 +198,7 @@ class Desk:
             if (pending or away) and now < look_at:
                 self.pump(look_at - now)
                 continue
-            if now - started > SETTLE_SECONDS:
+            if now - started > seconds:
                 open_now = ", ".join(f"{i} is {self.blotter.orders[i].state}" for i in pending)
                 told = open_now or f"{len(self.blotter.uncharged)} fills have no fee"
                 raise RetryLater(f"the venue does not bring orders to their end: {told}")

@@ -19,8 +19,9 @@ from cappuccino.risk.day import today
 from cappuccino.risk.positions import Watch, advance
 from cappuccino.risk.review import Proposal, Veto, review
 from cappuccino.telemetry.logs import get_logger
+from cappuccino.trading.desk import EXIT_SECONDS, SETTLE_SECONDS
 from cappuccino.trading.facts import exposure_of, refusal_of
-from cappuccino.trading.orders import Intent, Order, OrderState
+from cappuccino.trading.orders import Intent, OrderState
 from cappuccino.trading.ports import Fenced
 from cappuccino.trading.recovery import exit_attempts, exit_id
 from cappuccino.trading.situation import Situation
@@ -95,9 +96,8 @@ class Guard:
         failures, again_at, again = self._rejected.get(watch.position_id, (0, at.now, 0.0))
         if at.now < again_at and (self._lockstep or at.monotonic() < again):
             return
-        under_way = [o.id for o in at.blotter.unfinished if o.intent.decision == watch.position_id and _sent_exit(o)]
-        if under_way:
-            at.desk.settle(under_way)
+        if under_way := at.blotter.exits_under_way(watch.position_id):
+            at.desk.settle(under_way, seconds=SETTLE_SECONDS if self._lockstep else EXIT_SECONDS)
             at.sync()
             return
         qty = floor_to(at.blotter.book.qty(symbol), rules.min_trade_increment)
@@ -206,7 +206,3 @@ class Guard:
             elif order.venue_order_id is not None:
                 break
         return count
-
-
-def _sent_exit(order: Order) -> bool:
-    return order.intent.is_exit and order.state is not OrderState.INITIALIZED

@@ -114,26 +114,45 @@ def test_stops_are_looked_at_while_a_gap_cannot_be_reconciled(error: Exception) 
 
 def test_stops_are_looked_at_while_nothing_can_be_written_though_the_lease_goes_on() -> None:
     trader = trader_on(FALLS_AT_5, {0: {A: 0.3}})
-    record = trader.ledger.record
+    record, journal = trader.ledger.record, trader.ledger.journal
     broken: list[bool] = []
 
-    def refuse(**rows: Any) -> None:
+    def writable() -> None:
         if broken:
             raise RetryLater("canceling statement due to statement timeout")
+
+    def refuse(**rows: Any) -> None:
+        writable()
         record(**rows)
+
+    def refuse_intents(*intents: Any, state: Any) -> None:
+        writable()
+        journal(*intents, state=state)
 
     def unwritten() -> None:
         broken.append(True)
         desk = begun._in.desk
         desk.blotter.journal_later(list(trader.ledger.intents.values()))
 
-    trader.ledger.record = refuse  # type: ignore[method-assign]
+    trader.ledger.record, trader.ledger.journal = refuse, refuse_intents  # type: ignore[method-assign]
     begun = trader.session()
     assert isinstance(trader.venue, StreamingVenue)
     trader.venue.at = {at(4, 30): unwritten, at(6): broken.clear}
     begun.run()
     exits = [i for i in trader.venue.submissions if i.reason == "stop_loss"]
     assert exits[0].created_at < at(5, 1)
+    assert trader.books_agree()
+
+
+@pytest.mark.parametrize("mute", [False, True])
+@pytest.mark.parametrize("answer", [None, answer_lost])
+def test_an_exit_whose_end_is_not_told_keeps_no_other_waiting_and_is_sent_once(mute: bool, answer: Any) -> None:
+    prices = {A: [100.0] * 5 + [50.0] * 3, B: [100.0] * 5 + [50.0] * 3}
+    trader = trader_on(prices, {0: {A: 0.3, B: 0.3}}, mute=mute, faults={2: answer} if answer else {})
+    run(trader, {at(4, 30): fail(trader, AWAY), at(5, 20): back(trader)})
+    exits = [i for i in trader.venue.submissions if i.reason == "stop_loss"]
+    assert {(i.symbol, i.created_at < at(5, 1)) for i in exits} == {(A, True), (B, True)}
+    assert len(exits) == len({i.client_order_id for i in exits}) == 2
     assert trader.books_agree()
 
 

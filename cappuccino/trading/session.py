@@ -267,12 +267,11 @@ class Session:
         ticks = [event for event in deferred if isinstance(event, Tick)]
         if not ticks or (self._feed.lockstep and self._due is not None):
             return
-        taken = ticks[:1] if self._feed.lockstep else ticks
-        for tick in taken:
+        for tick in ticks[:1] if self._feed.lockstep else ticks:
             deferred.remove(tick)
-        for missed in [*([self._due] if self._due is not None else []), *taken[:-1]]:
-            log.warning("bar_missed", closed_at=iso(missed.at))
-        self._due, self._due_since = taken[-1], self._monotonic()
+            if self._due is not None:
+                log.warning("bar_missed", closed_at=iso(self._due.at))
+            self._due, self._due_since = tick, self._monotonic()
 
     @contextmanager
     def _refusals_wait(self) -> Iterator[None]:
@@ -282,7 +281,7 @@ class Session:
         except UserError as error:
             if not self._in.exposed:
                 raise
-            self._refused = str(error)
+            self._refused, self._in.desk.gap = str(error), True  # what was to be learned may be missing
             self._tell()
             raise RetryLater(str(error)) from error
 
@@ -339,18 +338,14 @@ class Session:
 
     def _reconcile(self, since: datetime) -> None:
         at = self._in
-        try:
-            agreed = reconcile(
-                at.desk,
-                self._broker,
-                account=self._config.account,
-                trader_uid=self._config.trader_uid,
-                since=since,
-                fees_posted_later=self._config.fees_posted_later,
-            )
-        except UserError:
-            at.desk.gap = True  # what was missed is still missing
-            raise
+        agreed = reconcile(
+            at.desk,
+            self._broker,
+            account=self._config.account,
+            trader_uid=self._config.trader_uid,
+            since=since,
+            fees_posted_later=self._config.fees_posted_later,
+        )
         self._bars_since_agreement = 0
         at.sync()
         at.state.reconciled_at = iso(agreed)

@@ -301,16 +301,31 @@ def test_a_wide_quote_that_is_confirmed_sells_within_seconds(how: str) -> None:
     assert at(3, 30) <= exit_.created_at <= at(3, 30, 5)
 
 
-def test_what_is_worth_less_than_the_venue_sells_does_not_keep_flatten_from_its_end() -> None:
+def left_with_dust() -> Trader:
+    """Holds less than the venue sells from now on."""
     trader = trader_on(FLAT, {0: {A: 0.3}})
     run(trader, {at(3, 30): lambda: trader.venue.stop("SIGTERM")})
     asked = trader.venue.rules
     trader.venue.rules = lambda symbols: {  # type: ignore[method-assign]
         symbol: replace(rules, min_notional=Decimal(5000)) for symbol, rules in asked(symbols).items()
     }
+    return trader
+
+
+def test_what_is_worth_less_than_the_venue_sells_does_not_keep_flatten_from_its_end() -> None:
+    trader = left_with_dust()
     trader.session().flatten()
     assert trader.venue.account_book.positions
     assert sent(trader) == [(A, "target")]
+
+
+def test_what_is_worth_less_than_the_venue_sells_is_not_flattened_over_and_over_while_halted() -> None:
+    trader = left_with_dust()
+    trader.on_halt, trader.ledger.halted = "flatten", "by a person"
+    run(trader, {at(3, 50): lambda: trader.venue.stop("enough")})
+    assert not [what for _, what in reads_between(trader, at(3, 31), at(3, 50)) if what == "quotes"]
+    assert trader.ledger.state is not None
+    assert not trader.ledger.state["refusals"]
 
 
 class _Streams:

@@ -74,6 +74,13 @@ class Blotter:
     def unfinished(self) -> list[Order]:
         return [self.orders[i] for i in sorted(self._unsettled)]
 
+    def exits_under_way(self, position_id: str) -> list[str]:
+        """Exits of a position that were sent and are not in the book yet, for want of an answer, a fill or its fee."""
+        sent = {i for i in self._unsettled if self.orders[i].state is not OrderState.INITIALIZED}
+        uncharged = {order_id for order_id, _ in self.uncharged.values()}
+        intents = (self.orders[i].intent for i in sorted(sent | uncharged))
+        return [intent.client_order_id for intent in intents if intent.is_exit and intent.decision == position_id]
+
     @property
     def unsent(self) -> bool:
         """Whether orders are journalled that the next process is to send."""

@@ -4,9 +4,10 @@ Rules:
 - Journal first: an intent is in the record before it is sent. The one exception are protective exits while the
   database is away and the lease still runs; their ids are deterministic, and they are journalled when it is back.
 - A token of the lease is looked at before every send.
-- An order whose outcome is UNKNOWN is resolved by client order id before anything else is sent. Absent at the venue
-  it is sent again under its old id if it is still wanted (the venue refuses a second one), else canceled. It is never
-  rejected: a request that was lost sight of may still arrive, and a fill of a canceled order counts.
+- An order whose outcome is UNKNOWN is resolved by client order id before anything is bought, and before an exit of its
+  symbol is sent. Absent at the venue it is sent again under its old id if it is still wanted (the venue refuses a second
+  one), else canceled. It is never rejected: a request that was lost sight of may still arrive, and a fill of a canceled
+  order counts.
 - An order is settled when it is terminal, its executions add up and each has its fee; what the stream did not tell is
   fetched, fees once per batch. What is known and counted is the blotter's.
 """
@@ -14,15 +15,17 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 
-from cappuccino.core.errors import RetryLater
+from cappuccino.core.errors import RetryLater, UserError
 from cappuccino.core.failpoints import reach
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.telemetry.traces import span
 from cappuccino.trading.blotter import Blotter
+from cappuccino.trading.facts import is_price
 from cappuccino.trading.lease import LeaseKeeper
 from cappuccino.trading.orders import Intent, Order, OrderState, Report, observe, state_of
 from cappuccino.trading.ports import (
@@ -45,6 +48,8 @@ from cappuccino.trading.ports import (
 POLL_SECONDS = (0.05, 2.0)  # first and longest pause between two looks at the venue
 PATIENCE_SECONDS = 5.0  # then what is still open is canceled
 SETTLE_SECONDS = 120.0  # then RetryLater: the session begins the instant again, a start begins anew
+EXIT_SECONDS = 10.0  # ... of an exit, on a venue that does not wait for us: other positions must be looked at
+DOUBT_SECONDS = 2.0  # that a wide quote waits for another
 _LOOK_BACK = timedelta(seconds=2)
 _DUPLICATE = "duplicate"
 
@@ -52,8 +57,9 @@ log = get_logger(__name__)
 
 
 class Desk:
-    """Attributes: the account's blotter; newest quotes; events that are not the desk's, in `deferred`; `gap` when something may
-    have been missed."""
+    """Attributes: the account's blotter; newest quotes, and those that are `doubted`, each with when it came; events not of
+    the desk, in `deferred`; `gap` when something may have been missed. `max_spread`: share of its mid beyond which a quote
+    is doubted; 0: none is."""
 
     def __init__(
         self,
@@ -69,7 +75,9 @@ class Desk:
         self.blotter = blotter
         self.broker = broker
         self.quotes: dict[str, Quote] = {}
+        self.doubted: dict[str, tuple[Quote, float]] = {}
         self.fresh: set[str] = set()
+        self.max_spread = Decimal(0)
         self.deferred: deque[Event] = deque()
         self.gap = False
         self.now: datetime | None = None
@@ -87,8 +95,11 @@ class Desk:
         Raises:
             Fenced, Halted: nothing of it was sent. RetryLater: the database is away and not all of it is protective.
         """
-        if unknown := [o.id for o in self.blotter.unfinished if o.state is OrderState.UNKNOWN]:
-            self.settle(unknown, until_known=True)
+        protective = all(intent.is_exit for intent in intents)
+        seconds = EXIT_SECONDS if protective and not self._feed.lockstep else SETTLE_SECONDS
+        concerned = [o for o in self.blotter.unfinished if not protective or o.intent.symbol in {i.symbol for i in intents}]
+        if unknown := [o.id for o in concerned if o.state is OrderState.UNKNOWN]:
+            self.settle(unknown, until_known=True, seconds=seconds)
         orders, ids = self.blotter.orders, [intent.client_order_id for intent in intents]
         new = [intent for intent in intents if intent.client_order_id not in orders]
         if new:
@@ -100,9 +111,9 @@ class Desk:
             if order.state is OrderState.INITIALIZED:
                 if not order.intent.is_exit and self.stopping():
                     break
-                self._submit(order.id)
+                self._submit(order.id, seconds)
         reach("submitted")
-        self.settle([i for i in ids if orders[i].state is not OrderState.INITIALIZED])
+        self.settle([i for i in ids if orders[i].state is not OrderState.INITIALIZED], seconds=seconds)
         reach("settled")
         return [orders[i] for i in ids]
 
@@ -128,7 +139,7 @@ class Desk:
         self.blotter.set(observe(order, Report(state=OrderState.DENIED, at=at, reason=reason)), at)
         self._metrics.refused("denied")
 
-    def _submit(self, client_order_id: str) -> None:
+    def _submit(self, client_order_id: str, seconds: float) -> None:
         order = self.blotter.orders[client_order_id]
         at = self.now or order.intent.created_at
         if not self._lease.alive:
@@ -143,7 +154,7 @@ class Desk:
         reach("answered")
         self._take(order, outcome)
         if self.blotter.orders[client_order_id].state is OrderState.UNKNOWN:
-            self.settle([client_order_id], until_known=True)
+            self.settle([client_order_id], until_known=True, seconds=seconds)
 
     def _send(self, intent: Intent) -> Answered | Refused | Unclear:
         started = self._monotonic()
@@ -169,14 +180,14 @@ class Desk:
 
     # --- settling -----------------------------------------------------------------------------------
 
-    def settle(self, ids: Sequence[str], *, until_known: bool = False) -> None:
+    def settle(self, ids: Sequence[str], *, until_known: bool = False, seconds: float = SETTLE_SECONDS) -> None:
         """Return when these orders are settled (or, with `until_known`, no longer UNKNOWN).
 
         Raises:
-            RetryLater: they are not after SETTLE_SECONDS, or the venue is away and we are asked to stop.
+            RetryLater: they are not after so many seconds, or the venue is away and we are asked to stop.
         """
         started = self._monotonic()
-        pause, canceled = POLL_SECONDS[0], False
+        pause, canceled, away = POLL_SECONDS[0], False, False
         unknown = any(self.blotter.orders[i].state is OrderState.UNKNOWN for i in ids)
         look_at = started if unknown else started + pause
         while True:
@@ -184,10 +195,10 @@ class Desk:
             if not pending and (until_known or not self.blotter.uncharged):
                 return
             now = self._monotonic()
-            if pending and now < look_at:
+            if (pending or away) and now < look_at:
                 self.pump(look_at - now)
                 continue
-            if now - started > SETTLE_SECONDS:
+            if now - started > seconds:
                 open_now = ", ".join(f"{i} is {self.blotter.orders[i].state}" for i in pending)
                 told = open_now or f"{len(self.blotter.uncharged)} fills have no fee"
                 raise RetryLater(f"the venue does not bring orders to their end: {told}")
@@ -201,11 +212,11 @@ class Desk:
                     self._cancel(self.blotter.orders[i] for i in pending)
                 elif self.cancel_entries():
                     self._cancel(order for i in pending if not (order := self.blotter.orders[i]).intent.is_exit)
-            except RetryLater as error:
+            except (RetryLater, UserError) as error:  # refused or not answered: what is pending is known afterwards only
                 log.warning("venue_away", pending=len(pending), error=str(error))
                 if self.stop_requested() is not None:
-                    raise
-                self.pump(pause)
+                    raise RetryLater(str(error)) from error
+                away = True
             pause = min(pause * 2, POLL_SECONDS[1])
             look_at = self._monotonic() + pause
 
@@ -276,12 +287,7 @@ class Desk:
         if event is None:
             return False
         if isinstance(event, Quote):
-            held = self.quotes.get(event.symbol)
-            if held is None or held.at <= event.at:
-                self.quotes[event.symbol] = event
-                self.fresh.add(event.symbol)
-            if not self._feed.lockstep and self.now is not None:
-                self.now = max(self.now, event.at)
+            self.take_quote(event)
         elif isinstance(event, OrderUpdate):
             self._update(event)
         elif isinstance(event, Gap):
@@ -289,6 +295,41 @@ class Desk:
         else:
             self.deferred.append(event)
         return True
+
+    def take_quote(self, quote: Quote) -> None:
+        """Streamed or asked for: the newest counts, and tells the market's time. A wide one counts if the next is wide too."""
+        if not self._feed.lockstep and self.now is not None:
+            self.now = max(self.now, quote.at)
+        symbol, known = quote.symbol, self.quotes.get(quote.symbol)
+        doubted = self.doubted.get(symbol)
+        newest = doubted[0] if doubted is not None else known
+        if newest is not None and newest.at > quote.at:
+            return
+        if self._wide(quote) and doubted is None and not (known is not None and self._wide(known)):
+            self.doubted[symbol] = quote, self._monotonic()
+            return
+        self.doubted.pop(symbol, None)
+        self.quotes[symbol] = quote
+        self.fresh.add(symbol)
+
+    def _wide(self, quote: Quote) -> bool:
+        told = self.max_spread > 0 and is_price(quote.bid) and is_price(quote.ask)
+        return told and quote.ask - quote.bid > self.max_spread * quote.mid
+
+    def confirm_quotes(self) -> None:
+        """Where no other quote has followed a wide one of what is held, ask; without an answer it counts."""
+        now = self._monotonic()
+        overdue = [s for s, (_, since) in self.doubted.items() if now - since > DOUBT_SECONDS]
+        held = [symbol for symbol in overdue if symbol in self.blotter.book.holdings]
+        asked: Mapping[str, Quote] = {}
+        try:
+            asked = self.broker.latest_quotes(held) if held else asked
+        except (RetryLater, UserError) as error:
+            log.warning("quotes_unconfirmed", symbols=held, error=str(error))
+        for symbol in overdue:
+            for quote in (asked.get(symbol), self.doubted[symbol][0]):
+                if quote is not None and symbol in self.doubted:
+                    self.take_quote(quote)
 
     def stopping(self) -> bool:
         """Whether we are asked to stop, by what has arrived until now."""

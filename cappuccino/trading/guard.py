@@ -2,7 +2,8 @@
 
 Protective exits need no bar, no model and no entry rights. They sell the whole position; what does not fill is tried
 again at the next quote, under the next deterministic id of that position and reason; what the venue rejects is tried
-again after a pause that doubles up to a minute of market time, so that a venue which refuses is not flooded.
+again after a pause that doubles up to a minute, so that a venue which refuses is not flooded. The pause is over by the
+market's time or, on a venue that does not wait for us, by our own, whichever is first: quotes may be silent or old.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from cappuccino.risk.day import today
 from cappuccino.risk.positions import Watch, advance
 from cappuccino.risk.review import Proposal, Veto, review
 from cappuccino.telemetry.logs import get_logger
+from cappuccino.trading.desk import EXIT_SECONDS, SETTLE_SECONDS
 from cappuccino.trading.facts import exposure_of, refusal_of
 from cappuccino.trading.orders import Intent, OrderState
+from cappuccino.trading.ports import Fenced
 from cappuccino.trading.recovery import exit_attempts, exit_id
 from cappuccino.trading.situation import Situation
 
 LONGEST_PAUSE_SECONDS = 60  # between two tries of an exit that the venue rejects
+SILENT_STREAM_SECONDS = 10.0  # without a quote of something held: then it is asked for
 SAVE_PEAKS_SECONDS = 1.0  # on a venue that does not wait for us; in lockstep every peak is saved
 
 log = get_logger(__name__)
@@ -32,14 +36,33 @@ log = get_logger(__name__)
 class Guard:
     def __init__(self, situation: Situation, *, lockstep: bool) -> None:
         self._in = situation
+        self._lockstep = lockstep
         self._save_every = 0.0 if lockstep else SAVE_PEAKS_SECONDS
         self._saved = float("-inf")
-        self._rejected: dict[str, tuple[int, datetime]] = {}  # by position: how often in a row, and when to try again
+        self._quoted_at: dict[str, float] = {}  # by symbol
+        self._rejected: dict[str, tuple[int, datetime, float]] = {}  # by position: times in a row, when again by either clock
+
+    def look_at_news(self) -> None:
+        """Let the barriers look at what was quoted since they last did."""
+        desk = self._in.desk
+        desk.confirm_quotes()
+        fresh, desk.fresh = desk.fresh, set()
+        self._quoted_at |= dict.fromkeys(fresh, self._in.monotonic())
+        self.look(fresh)
+
+    def ask_for_silent(self) -> None:
+        """A stream that is silent about something held is not waited for: all that is held is asked for, in one request."""
+        held, now = tuple(self._in.state.watches), self._in.monotonic()
+        if any(now - self._quoted_at.setdefault(symbol, now) > SILENT_STREAM_SECONDS for symbol in held):
+            self._in.ask_quotes(held)
+            self._quoted_at |= dict.fromkeys(held, now)
+            self.look_at_news()
 
     def look(self, symbols: Collection[str]) -> None:
         """Let the barriers look at the newest quotes of `symbols`. Raises RetryLater when a peak cannot be saved; while the
-        database is known to be away it is not tried."""
+        database is known to be away it is not tried; or when an exit was not settled, after all others were tried."""
         at, moved, prices = self._in, False, self._in.prices
+        unsettled: RetryLater | None = None
         for symbol in sorted(at.state.watches.keys() & set(symbols)):
             if symbol not in prices:
                 quote = at.desk.quotes[symbol]
@@ -51,19 +74,31 @@ class Guard:
             moved = moved or watch is not before
             at.state.watches[symbol] = watch
             if reason:
-                self.exit(watch, reason)
+                try:
+                    self.exit(watch, reason)
+                except Fenced:
+                    raise
+                except RetryLater as error:
+                    log.warning("exit_not_settled", symbol=symbol, reason=reason, error=str(error))
+                    unsettled = error
         if symbols:
             self.check(at.marked())
         due = moved and at.monotonic() - self._saved >= self._save_every
         if (due or at.unsaved) and not at.lease.database_away:
             self._saved = at.monotonic()
             at.save()
+        if unsettled is not None:
+            raise unsettled
 
     def exit(self, watch: Watch, reason: str) -> None:
         """Sell a whole position, and see it settled."""
         at, symbol, rules = self._in, watch.symbol, self._in.rules[watch.symbol]
-        failures, again_at = self._rejected.get(watch.position_id, (0, at.now))
-        if at.now < again_at:
+        failures, again_at, again = self._rejected.get(watch.position_id, (0, at.now, 0.0))
+        if at.now < again_at and (self._lockstep or at.monotonic() < again):
+            return
+        if under_way := at.blotter.exits_under_way(watch.position_id):
+            at.desk.settle(under_way, seconds=SETTLE_SECONDS if self._lockstep else EXIT_SECONDS)
+            at.sync()
             return
         qty = floor_to(at.blotter.book.qty(symbol), rules.min_trade_increment)
         exposure = exposure_of(symbol, at.facts(closes={}, equity=at.marked()))
@@ -89,8 +124,8 @@ class Guard:
         (order,) = at.desk.send([intent], state=at.state.to_json())
         at.metrics.exited(reason)
         if order.state is OrderState.REJECTED:
-            pause = timedelta(seconds=min(2 ** min(failures, 9), LONGEST_PAUSE_SECONDS))
-            self._rejected[watch.position_id] = (failures + 1, at.now + pause)
+            pause = min(2 ** min(failures, 9), LONGEST_PAUSE_SECONDS)
+            self._rejected[watch.position_id] = (failures + 1, at.now + timedelta(seconds=pause), at.monotonic() + pause)
         else:
             self._rejected.pop(watch.position_id, None)
         try:
@@ -101,10 +136,11 @@ class Guard:
         at.sync()
 
     def flatten(self) -> None:
-        """Sell every position."""
-        self._in.await_quotes(self._in.now, self._in.state.watches)
-        for watch in list(self._in.state.watches.values()):
-            self.exit(watch, "flatten")
+        """Sell every position that the venue takes an order for."""
+        at = self._in
+        at.await_quotes(at.now, tuple(at.sellable))
+        for symbol in at.sellable:
+            self.exit(at.state.watches[symbol], "flatten")
 
     def apply_halt(self) -> None:
         """While the account is halted: what `on_halt` says, until it is done. Entries are refused elsewhere."""
@@ -119,7 +155,7 @@ class Guard:
         if at.blotter.unfinished:
             at.desk.deny_unsent()
             at.desk.cancel_open()
-        if at.config.on_halt == "flatten" and at.state.watches:
+        if at.config.on_halt == "flatten" and at.sellable:
             self.flatten()
             if at.unsaved and not at.lease.database_away:
                 at.save()

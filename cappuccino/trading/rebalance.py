@@ -43,6 +43,9 @@ class Rebalance:
         if at.state.step == "done":
             return
         if not at.in_time:
+            if at.blotter.unfinished:
+                at.desk.deny_unsent()
+                at.desk.cancel_open()
             at.refuse(self._refusal("late"))
             self._finish()
             return

@@ -7,22 +7,27 @@ Invariants:
 - It trades only after reconciliation, with features warmed up on the venue's own bars, under a live lease.
 - The decision is a row before any of its orders exists; every order's id follows from the decision. A process that
   dies anywhere is continued (see `rebalance`), and nothing is done twice.
-- While the database is away no bar is decided and nothing is bought; barriers go on until the lease runs out.
+- While the venue or the database is away no bar is decided and nothing is bought; barriers go on: on every quote, before
+  anything else, until the lease runs out. What could not be done is tried again after a while (see `outage`). What the
+  venue refuses to tell while something is at stake counts as away, and the trader as degraded.
 - Halted: no entries, barriers go on; then `on_halt` (hold, cancel open orders, flatten).
 - A strategy that fails holds: the bar is recorded with the reason, barriers go on, and the circuit breaker counts it.
   So it is, without a bar, while the venue gives no history to warm up on and something is held.
 
-On a venue that does not wait, a bar that closed while the trader was away gets no decision; the newest one does.
+On a venue that does not wait, a bar that closed while trader or venue was away gets no decision; the newest one does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 
 from cappuccino.core.clock import from_epoch, iso, parse_iso
-from cappuccino.core.errors import CappuccinoError, RetryLater
+from cappuccino.core.errors import CappuccinoError, RetryLater, UserError
 from cappuccino.core.failpoints import reach
+from cappuccino.core.money import dec
 from cappuccino.strategies.interface import Strategy
 from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
@@ -36,6 +41,7 @@ from cappuccino.trading.fees import FeeSchedule
 from cappuccino.trading.guard import Guard
 from cappuccino.trading.health import Health
 from cappuccino.trading.lease import LeaseKeeper
+from cappuccino.trading.outage import Outage
 from cappuccino.trading.ports import Broker, Feed, Fenced, Ledger, Recovery, Stop, Tick
 from cappuccino.trading.rebalance import Rebalance
 from cappuccino.trading.recovery import reconcile
@@ -45,7 +51,6 @@ from cappuccino.trading.window import Series, Window
 
 IDLE_SECONDS = 0.2  # between two looks at the lease when nothing arrives
 WARM_AGAIN_SECONDS = 30.0  # between two tries to take in a history that the venue did not give
-SILENT_STREAM_SECONDS = 10.0  # without a quote of anything held: then they are asked for
 RECONCILE_BARS = 24
 
 log = get_logger(__name__)
@@ -75,8 +80,10 @@ class Session:
         self._metrics, self._health, self._monotonic = metrics, health, monotonic
         self._window = Window(strategy.contract, broker, series)
         self._bars_since_agreement = 0
+        self._outage = Outage(monotonic, lockstep=feed.lockstep)
+        self._no_history = self._refused = ""  # why it is degraded, beside a strategy that fails
         self._due: Tick | None = None
-        self._quoted_at = self._warmed_at = monotonic()
+        self._due_since = self._warmed_at = monotonic()
         self._in: Situation
         self._guard: Guard
         self._rebalance: Rebalance
@@ -104,17 +111,16 @@ class Session:
             except Fenced:
                 raise
             except RetryLater as error:
-                log.warning("waiting", error=str(error))
+                log.warning("waiting", error=str(error), seconds=round(self._outage.failed(error), 1))
                 self._lease.check()
-                if self._in.desk.pump(IDLE_SECONDS):
-                    self._in.desk.stopping()
+                self._in.desk.stopping()
 
     def start(self) -> None:
         """Everything before the first tick: what `open` does, warm-up, what was left unfinished."""
         self._open()
         at = self._in
         at.baseline = self._ledger.baseline(at.state.opening_cash)
-        self._told(at.state.failure)
+        self._tell()
         self._warm_up()
         self._rebalance.complete()
         at.record()
@@ -130,9 +136,10 @@ class Session:
             if not self._in.state.watches:
                 raise
             log.warning("no_history", error=str(error))
-            self._told(f"no history: {error}")
+            self._no_history = f"no history: {error}"
         else:
-            self._told(self._in.state.failure)
+            self._no_history = ""
+        self._tell()
 
     def flatten(self) -> None:
         """Reconcile, sell everything, and end: what a deleted trader leaves behind is cash. Needs no model and no history.
@@ -143,10 +150,11 @@ class Session:
         self._open(entries=False)
         at = self._in
         at.state.step = "done"
-        self._guard.flatten()
+        with self._refusals_wait():
+            self._guard.flatten()
         at.record()
-        if at.state.watches:
-            raise RetryLater(f"{', '.join(at.state.watches)} could not be sold now")
+        if at.sellable:
+            raise RetryLater(f"{', '.join(at.sellable)} could not be sold now")
 
     def _open(self, *, entries: bool = True) -> None:
         """Lease, journal, streams, reconciliation. `entries` False: buys that never reached the venue are not sent again."""
@@ -199,6 +207,8 @@ class Session:
             health=self._health,
             monotonic=self._monotonic,
         )
+        if not self._feed.lockstep:
+            desk.max_spread = dec(self._config.limits.max_spread)
         self._guard = Guard(self._in, lockstep=self._feed.lockstep)
         self._rebalance = Rebalance(self._in)
         memory = recovered.decision.memory if recovered.decision is not None else {}
@@ -207,10 +217,11 @@ class Session:
     def _end(self, stop: Stop) -> Stop:
         if stop.failed is not None:
             raise stop.failed
-        if stop.finished:
-            self._reconcile(self._certain_until)
-        elif self._config.on_halt != "hold":
-            self._in.desk.cancel_open()
+        with self._refusals_wait():
+            if stop.finished:
+                self._reconcile(self._certain_until)
+            elif self._config.on_halt != "hold":
+                self._in.desk.cancel_open()
         self._in.record()
         log.info("ended", reason=stop.reason, cash=str(self._in.blotter.book.cash))
         return stop
@@ -218,45 +229,69 @@ class Session:
     # --- one event ----------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """One event, or one idle moment."""
+        """One event, or one idle moment: what is held is guarded, then, unless something is away, all else is done."""
         desk = self._in.desk
+        self._take_due()
+        if self._outage.seconds_left or (self._due is None and not desk.gap):
+            desk.pump(min(self._outage.seconds_left or IDLE_SECONDS, IDLE_SECONDS))
+        self._lease.check()
+        with self._refusals_wait():
+            if not self._feed.lockstep:
+                self._guard.look_at_news()
+            self._guard.apply_halt()
+            if not self._outage.seconds_left:
+                self._work()
+                self._outage.ended()
+                if self._refused:
+                    self._refused = ""
+                    self._tell()
+
+    def _work(self) -> None:
+        """What needs the venue and the database. Safe to repeat."""
+        desk = self._in.desk
+        if not self._feed.lockstep:
+            self._guard.ask_for_silent()
         if desk.gap:
             self._reconcile(self._certain_until)
         if desk.blotter.unwritten and not self._lease.database_away:
             self._in.record()
-        if self._due is None:
-            self._due = next((e for e in desk.deferred if isinstance(e, Tick)), None)
-            if self._due is None:
-                desk.pump(IDLE_SECONDS)
-            else:
-                desk.deferred.remove(self._due)
-        self._lease.check()
         if not self._window.warm and self._monotonic() - self._warmed_at > WARM_AGAIN_SECONDS:
             self._warm_up()
-        if not self._feed.lockstep:
-            self._guard.look(self._fresh_quotes())
-        self._guard.apply_halt()
         if self._due is not None:
             self._tick(self._due)
             self._due = None
 
-    def _fresh_quotes(self) -> set[str]:
-        """Symbols quoted since the last look; a stream that is silent about what is held is not waited for."""
-        desk, now = self._in.desk, self._monotonic()
-        fresh, desk.fresh = desk.fresh, set()
-        held = self._in.state.watches.keys()
-        if fresh & held or not held:
-            self._quoted_at = now
-        elif now - self._quoted_at > SILENT_STREAM_SECONDS:
-            self._quoted_at = now
-            desk.quotes.update(self._broker.latest_quotes(tuple(held)))
-            return set(held)
-        return fresh
+    def _take_due(self) -> None:
+        """The tick to act on: in lockstep the next, as the market waits; elsewhere the newest, and the others were missed."""
+        deferred = self._in.desk.deferred
+        ticks = [event for event in deferred if isinstance(event, Tick)]
+        if not ticks or (self._feed.lockstep and self._due is not None):
+            return
+        for tick in ticks[:1] if self._feed.lockstep else ticks:
+            deferred.remove(tick)
+            if self._due is not None:
+                log.warning("bar_missed", closed_at=iso(self._due.at))
+            self._due, self._due_since = tick, self._monotonic()
+
+    @contextmanager
+    def _refusals_wait(self) -> Iterator[None]:
+        """What the venue refuses to tell while something is at stake is asked for again later: it is guarded until then."""
+        try:
+            yield
+        except UserError as error:
+            if not self._in.exposed:
+                raise
+            self._refused, self._in.desk.gap = str(error), True  # what was to be learned may be missing
+            self._tell()
+            raise RetryLater(str(error)) from error
 
     def _tick(self, tick: Tick) -> None:
         """Act on an instant. Safe to repeat: every part knows whether it was done."""
         at = self._in
-        at.desk.now = tick.at
+        if not self._feed.lockstep:
+            waited = self._monotonic() - self._due_since
+            tick = replace(tick, age_seconds=max(tick.age_seconds + waited, (at.now - tick.at).total_seconds()))
+        at.desk.now = tick.at if self._feed.lockstep else max(at.now, tick.at)
         if tick.bar_closed and not self._window.warm:
             self._warm_up()
         if tick.bar_closed and self._window.warm:
@@ -268,8 +303,9 @@ class Session:
             self._metrics.last_bar.set(closed)
             with span("decision", account=self._config.account, bar=iso(from_epoch(self._window.newest.ts))):
                 if at.state.last_bar < self._window.newest.ts:
+                    self._rebalance.complete()  # a decision that a newer bar overtook ends late
                     self._decider.decide(tick)
-                    self._told(at.state.failure)
+                    self._tell()
                 self._rebalance.complete()
             self._metrics.decided(self._monotonic() - started)
             self._bars_since_agreement += 1
@@ -285,7 +321,8 @@ class Session:
             self._feed.done(tick, until=next_close if flat else None)
             reach("acknowledged")
 
-    def _told(self, degraded: str) -> None:
+    def _tell(self) -> None:
+        degraded = self._refused or self._no_history or self._in.state.failure
         self._health.degraded = degraded or None
         self._metrics.degraded.set(1 if degraded else 0)
 

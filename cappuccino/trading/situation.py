@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Literal
 
 from cappuccino.core.clock import from_epoch, iso, to_epoch
+from cappuccino.core.money import floor_to
 from cappuccino.exchange.venue import AssetRules, Costs
 from cappuccino.risk.limits import Limits, TradingMode
 from cappuccino.risk.positions import Watch
@@ -17,7 +18,7 @@ from cappuccino.telemetry.logs import get_logger
 from cappuccino.telemetry.metrics import TraderMetrics
 from cappuccino.trading.blotter import Blotter
 from cappuccino.trading.desk import Desk
-from cappuccino.trading.facts import Facts, is_price
+from cappuccino.trading.facts import Facts, is_price, minimum_notional
 from cappuccino.trading.health import Health
 from cappuccino.trading.lease import LeaseKeeper
 from cappuccino.trading.orders import EXIT_REASONS
@@ -96,6 +97,22 @@ class Situation:
         """The market's now, by symbol. A quote with a side that is no price is none."""
         return {s: quote.mid for s, quote in self.desk.quotes.items() if is_price(quote.bid) and is_price(quote.ask)}
 
+    @property
+    def sellable(self) -> list[str]:
+        """What is held and not known to be less than the venue sells."""
+        prices, found = self.prices, []
+        for symbol in self.state.watches:
+            qty = floor_to(self.blotter.book.qty(symbol), self.rules[symbol].min_trade_increment)
+            price = prices.get(symbol)
+            if price is None or qty * price >= minimum_notional(self.rules[symbol], price):
+                found.append(symbol)
+        return found
+
+    @property
+    def exposed(self) -> bool:
+        """Whether something is at stake: held, or perhaps about to be."""
+        return bool(self.state.watches or self.blotter.unfinished)
+
     def marked(self) -> Decimal:
         """Equity at the newest quotes, at the decision's closes where there is none."""
         return self.blotter.book.equity({**self.state.closes, **self.prices})
@@ -110,7 +127,7 @@ class Situation:
             watches=self.state.watches,
             equity=equity,
             closes=closes,
-            quotes=self.desk.quotes,
+            quotes={**self.desk.quotes, **{symbol: quote for symbol, (quote, _) in self.desk.doubted.items()}},
             rules=self.rules,
             limits=self.config.limits,
             orders_last_hour=self.blotter.orders_since(self.now - _HOUR),
@@ -169,13 +186,18 @@ class Situation:
         quote = self.desk.quotes.get(symbol)
         return quote is not None and quote.at >= at
 
+    def ask_quotes(self, symbols: Sequence[str]) -> None:
+        """Raises RetryLater."""
+        for quote in self.broker.latest_quotes(symbols).values():
+            self.desk.take_quote(quote)
+
     def await_quotes(self, at: datetime, symbols: Mapping[str, object] | tuple[str, ...]) -> None:
         """Quotes of this instant; what the stream does not bring is asked for. A symbol without one stays without."""
         deadline = self.monotonic() + QUOTE_PATIENCE_SECONDS
         while missing := [s for s in symbols if not self.quoted(s, at)]:
             left = deadline - self.monotonic()
             if left <= 0:
-                self.desk.quotes.update(self.broker.latest_quotes(missing))
+                self.ask_quotes(missing)
                 return
             others = any(quote.at >= at for quote in self.desk.quotes.values())
             if not self.desk.pump(min(left, SILENT_SECONDS) if others else left) and others:

@@ -13,7 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -208,7 +208,7 @@ class LockstepFeed(_Queued):
 
 
 class WallClockFeed(_Queued):
-    """A tick at every close of a bar of `timeframe`, `grace_seconds` later."""
+    """A tick at every close of a bar of `timeframe`, `grace_seconds` later; a close that was slept through has none."""
 
     lockstep = False
 
@@ -226,6 +226,13 @@ class WallClockFeed(_Queued):
         self._streams.start()
         threading.Thread(target=self._tick, name="bars", daemon=True).start()
 
+    def next(self, timeout_seconds: float) -> Event | None:
+        """A tick's age is told as of now."""
+        event = super().next(timeout_seconds)
+        if not isinstance(event, Tick):
+            return event
+        return replace(event, age_seconds=(self._clock.now() - event.at).total_seconds())
+
     def done(self, tick: Tick, *, until: datetime | None) -> None:
         """A real market waits for nobody."""
 
@@ -236,8 +243,8 @@ class WallClockFeed(_Queued):
             if wait > 0:
                 self._closing.wait(min(wait, 1.0))  # short, so that a clock that jumps is followed
                 continue
-            age = (self._clock.now() - closes).total_seconds()
-            self._inbox.put(Tick(at=closes, bar_closed=True, age_seconds=age))
+            closes = from_epoch(self._timeframe.floor(to_epoch(self._clock.now() - self._grace)))
+            self._inbox.put(Tick(at=closes, bar_closed=True))
             closes += timedelta(seconds=self._timeframe.seconds)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -120,6 +120,8 @@ class Venue:
     time: FakeTime = field(default_factory=FakeTime)
     faults: dict[int, Fault] = field(default_factory=dict)  # by the number of the submission
     away: int = 0  # reads that fail before the venue is back
+    refused: dict[str, Exception] = field(default_factory=dict)  # by what is read: how it fails
+    asked: list[tuple[float, str]] = field(default_factory=list)  # reads, each with the time at which it was made
     mute: bool = False  # the stream of order updates says nothing
     twice: bool = False  # ... or everything twice, and the first again at the end
     share: Decimal | None = None  # of what an order asks for is filled on arrival
@@ -127,13 +129,14 @@ class Venue:
     submissions: list[Intent] = field(default_factory=list)
     on_submit: Callable[[Intent], None] = lambda intent: None
     on_tick: Callable[[Tick], None] = lambda tick: None
+    renew: Callable[[], None] = lambda: None  # of a market that does not wait
     lockstep: bool = True
     ticks: list[Tick] = field(default_factory=list)
 
     @classmethod
     def over(
         cls, bars: Bars, *, history: int = 2, capital: str = "10000", terms: Terms | None = None, tick_bps: float = 100
-    ) -> Venue:
+    ) -> Self:
         exchange = SimulatedExchange(Tape(bars, start=START + HOUR * history, tick_bps=tick_bps), terms or Terms())
         exchange.apply(OpenAccount(name=ACCOUNT, capital_usd=Decimal(capital), key_id="k", secret_key="s"))
         return cls(exchange=exchange)
@@ -143,21 +146,24 @@ class Venue:
         return self.exchange.account(ACCOUNT)
 
     # --- broker
-    def _read(self) -> None:
+    def _read(self, what: str) -> None:
+        self.asked.append((self.time.now, what))
+        if what in self.refused:
+            raise self.refused[what]
         if self.away:
             self.away -= 1
             raise RetryLater("the venue is away")
 
     def now(self) -> datetime:
-        self._read()
+        self._read("clock")
         return _at(self.exchange.tick.at_us)
 
     def account(self) -> VenueAccount:
-        self._read()
+        self._read("account")
         return VenueAccount(cash_usd=self.account_book.cash, blocked=False)
 
     def positions(self) -> Mapping[str, Decimal]:
-        self._read()
+        self._read("positions")
         return {symbol: held.qty for symbol, held in self.account_book.positions.items()}
 
     def rules(self, symbols: Sequence[str]) -> Mapping[str, AssetRules]:
@@ -191,36 +197,36 @@ class Venue:
         return Answered(order=_order(outcome.order))
 
     def cancel(self, venue_order_id: str) -> None:
-        self._read()
+        self._read("cancel")
         try:
             self._tell(self.exchange.apply(Cancel(account=ACCOUNT, order_id=venue_order_id)).events)
         except VenueRefused:
             return
 
     def order_by_client_id(self, client_order_id: str) -> VenueOrder | None:
-        self._read()
+        self._read("order")
         order_id = self.account_book.by_client_id.get(client_order_id)
         return _order(self.account_book.orders[order_id]) if order_id else None
 
     def order_by_venue_id(self, venue_order_id: str) -> VenueOrder | None:
-        self._read()
+        self._read("order")
         order = self.account_book.orders.get(venue_order_id)
         return _order(order) if order else None
 
     def open_orders(self) -> Sequence[VenueOrder]:
-        self._read()
+        self._read("orders")
         return [_order(self.account_book.orders[i]) for i in self.account_book.open_ids]
 
     def fills_since(self, at: datetime) -> Sequence[VenueFill]:
-        self._read()
+        self._read("fills")
         return [_fill(f, with_fee=True) for f in self.account_book.fills if _at(f.at_us) >= at]
 
     def latest_quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        self._read()
+        self._read("quotes")
         return {s: self._quote(s) for s in symbols}
 
     def closed_bars(self, symbols: Sequence[str], timeframe: Timeframe, *, start: int, end: int) -> Bars:
-        self._read()
+        self._read("bars")
         closed = START + HOUR * self.exchange.tick.bar
         bars = self.exchange.tape.bars
         assert isinstance(bars, Bars)
@@ -449,6 +455,7 @@ class Trader:
     def session(self) -> Session:
         lease = LeaseKeeper(self.ledger, seconds=15.0, monotonic=self.venue.time)
         self.lease = lease
+        self.venue.renew = lease.renew
         self.health = Health(monotonic=self.venue.time, stale_seconds=None)
         self.health.lease_alive, self.health.database_away = lambda: lease.alive, lambda: lease.database_away
         self.metrics = TraderMetrics()

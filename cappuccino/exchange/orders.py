@@ -57,7 +57,7 @@ class OrderRequest:
 @dataclass(kw_only=True, slots=True)
 class Order:
     """`reserved` is what the order still holds back: cash of a buy, units of a sale. `fees` is what the fills cost so far where
-    fees are in quote currency on both sides; a notional includes them."""
+    fees are in quote currency on both sides; the notional of a buy includes them."""
 
     id: str
     sequence: int  # within the account
@@ -84,7 +84,12 @@ class Order:
         """Units still to fill; of a notional order, quote currency still to trade."""
         if self.request.qty is not None:
             return self.request.qty - self.filled_qty
-        return (self.request.notional or ZERO) - self.filled_value - self.fees
+        return (self.request.notional or ZERO) - self.traded_value
+
+    @property
+    def traded_value(self) -> Decimal:
+        """What its fills used up of a notional. A sale's fees come out of what it brings."""
+        return self.filled_value + (self.fees if self.request.side == "buy" else ZERO)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

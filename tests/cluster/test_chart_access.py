@@ -199,7 +199,7 @@ REFUSED = [
     ("ann", "deployments.cappuccino.dev/rehearsed", {"spec": {"live": None}}, ONLY_THESE.format("deployments")),
     ("ed", "trader/real", {"spec": {"dryRun": False}}, BY_HAND),
     ("ed", "trader/real", {"spec": {"capitalUsd": 1e6}}, BY_HAND),
-    ("ed", "trader/calm", {"spec": LIVE}, BY_HAND),
+    ("ed", "trader/calm", {"spec": LIVE}, "venue is immutable: make another Trader under a new name"),
 ]
 
 

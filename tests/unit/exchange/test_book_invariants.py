@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cappuccino.core.money import ZERO
@@ -127,7 +127,7 @@ def check(venue: SimulatedExchange, edited: set[str]) -> None:
             assert order.is_open or order.reserved == 0
             assert order.id in edited or all(_within_limit(order.request, fill.price) for fill in fills)
             if order.request.notional is not None:
-                assert order.filled_value + order.fees <= order.request.notional
+                assert order.traded_value <= order.request.notional
             else:
                 assert order.filled_qty <= (order.request.qty or ZERO)
 
@@ -143,6 +143,13 @@ def market(cap: Decimal | None) -> SimulatedExchange:
     return exchange(CANDLES, charges=charges, volume=60.0, tick_bps=500, accounts=("a", "b"), coinbase=("b",))
 
 
+SOLD_BY_VALUE = [
+    ("submit", "b", OrderRequest(symbol="BTC/USD", side="buy", qty=Decimal("0.01001001"))),
+    ("submit", "b", OrderRequest(symbol="BTC/USD", side="sell", notional=Decimal("1.00"))),
+]
+
+
+@example(SOLD_BY_VALUE, None)
 @settings(max_examples=120, deadline=None)
 @given(steps, st.sampled_from([None, Decimal("0.5")]))
 def test_cash_units_reservations_and_fees_add_up_after_every_command(script: list[Any], cap: Decimal | None) -> None:

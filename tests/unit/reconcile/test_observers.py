@@ -10,6 +10,7 @@ import pytest
 from cappuccino.controllers.decision import Key
 from cappuccino.controllers.rows import Promotion
 from cappuccino.reconcile.observers import DeploymentController, TraderController
+from cappuccino.reconcile.pods import Pods
 from tests.unit.controllers import builders as build
 
 from .builders import Memory
@@ -66,4 +67,5 @@ async def test_a_live_trader_without_its_deployment_is_orphaned(
 ) -> None:
     trader = build.trader(name="live", spec=spec, ownerReferences=owners)
     around = ports(build.deployment()) if there else ports()
-    assert (await TraderController(ports=around).observe(LIVE, trader.to_json())).orphaned is orphaned
+    controller = TraderController(ports=around, pods=Pods(around.objects))
+    assert (await controller.observe(LIVE, trader.to_json())).orphaned is orphaned

@@ -154,7 +154,7 @@ def order_json(account: Account, order: Order) -> dict[str, Any]:
     request = order.request
     total = order.filled_value + order.fees if request.side == "buy" else order.filled_value - order.fees
     asked = request.qty if request.qty is not None else request.notional
-    done = order.filled_qty if request.qty is not None else order.filled_value + order.fees
+    done = order.filled_qty if request.qty is not None else order.traded_value
     return {
         "order_id": order.id,
         "product_id": product_id(request.symbol),

@@ -1,6 +1,6 @@
 """`make latency`: from a closed bar to the order at the venue, memory, catching up, and how fast a halt stops everything.
 
-    python -m tests.speed [SECTION...] [--portfolios 1,100,500] [--fast]
+    python -m tests.speed [SECTION...] [--portfolios 1,50,100,500] [--fast]
 
 On the loopback address: `trade` as it runs in production, with alpaca-py over HTTP, against the simulated exchange in lockstep;
 all portfolios trade on the same bars, so all of them send at once. Prints the table, writes build/speed/summary.json, and
@@ -31,7 +31,7 @@ SECTIONS = {"latency": measures.latency, "catch-up": measures.catch_up, "halt": 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all")
-    parser.add_argument("--portfolios", default="1,100,500", help="in one process each, with commas between; 1 comes first")
+    parser.add_argument("--portfolios", default="1,50,100,500", help="in one process each, with commas between; 1 comes first")
     parser.add_argument("--traders", type=int, default=100, help="that a halt stops")
     parser.add_argument("--bars", type=int, default=100)
     parser.add_argument("--fast", action="store_true", help="only that it runs")

@@ -24,10 +24,6 @@ class Timeframe:
     def bars_per_year(self) -> float:
         return SECONDS_PER_YEAR / self.seconds
 
-    @property
-    def bars_per_day(self) -> float:
-        return 86400 / self.seconds
-
     def floor(self, epoch_seconds: int) -> int:
         """Open time of the bar that contains the instant."""
         return epoch_seconds - epoch_seconds % self.seconds

@@ -289,12 +289,6 @@ class Client:
         return response
 
 
-def of_object(document: Document) -> Document:
-    """The reference by which an Event or an owner names it."""
-    metadata = document["metadata"]
-    return {"apiVersion": document["apiVersion"], "kind": document["kind"], "name": metadata["name"], "uid": metadata["uid"]}
-
-
 def selector(labels: Mapping[str, str] | None) -> str:
     return ",".join(f"{name}={value}" for name, value in (labels or {}).items())
 

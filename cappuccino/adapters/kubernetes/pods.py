@@ -8,17 +8,21 @@ never a preemption (143), a dependency that is away (75) or a disruption; 2, 3 a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
+
+from kubernetes.utils import quantity as untyped_quantity
 
 from cappuccino.adapters.kubernetes.client import JOB, STATEFULSET
 from cappuccino.adapters.kubernetes.naming import CONTAINER, FINGERPRINT, KEYS, QUEUE_LABEL, WORKLOAD, labels, place
-from cappuccino.adapters.kubernetes.quantities import added, number
 from cappuccino.adapters.kubernetes.settings import PodSettings
 from cappuccino.adapters.kubernetes.views import keys_text
 from cappuccino.api import API_VERSION
 from cappuccino.controllers.decision import Document, Summary, Workload
 from cappuccino.core.errors import AWAY_EXIT_CODE, FINAL_EXIT_CODES, PREEMPTED_EXIT_CODE
+
+parse_quantity: Callable[[str], Decimal] = untyped_quantity.parse_quantity
 
 USER = 65532
 HEALTH_PORT = 8081
@@ -187,7 +191,7 @@ def _resources(workload: Workload, settings: PodSettings) -> Document:
     given, needs = settings.resources(workload.arguments[0]), workload.pod
     resources: Document = {
         part: {
-            name: added(quantity, settings.further_portfolio.get(name, "0"), times=needs.portfolios - 1)
+            name: _added(quantity, settings.further_portfolio.get(name, "0"), times=needs.portfolios - 1)
             for name, quantity in {**base, **own}.items()
         }
         for part, base, own in (("requests", given.requests, needs.requests), ("limits", given.limits, needs.limits))
@@ -197,10 +201,19 @@ def _resources(workload: Workload, settings: PodSettings) -> Document:
     return {name: part for name, part in resources.items() if part}
 
 
+def _added(quantity: str, further: str, *, times: int) -> str:
+    """`quantity` and `times` of `further`, in the unit of `further`; as it is when that is nothing."""
+    more = parse_quantity(further) * times
+    if not more:
+        return quantity
+    unit = further.lstrip("0123456789.")
+    return f"{math.ceil((parse_quantity(quantity) + more) / parse_quantity(f'1{unit}'))}{unit}"
+
+
 def _threads(resources: Mapping[str, Any]) -> int:
     """Whole processors that the container may count on."""
     cpu = resources.get("limits", {}).get("cpu") or resources.get("requests", {}).get("cpu") or "1"
-    return max(1, math.ceil(number(cpu)))
+    return max(1, math.ceil(parse_quantity(cpu)))
 
 
 def _health() -> Document:

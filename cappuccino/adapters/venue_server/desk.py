@@ -38,7 +38,6 @@ class Desk:
         number = 1
         for number, line in enumerate(journal.replay(), start=2):
             self._replay(line, number)
-        self.replayed_to = exchange.tick.number
         self._faults = Faults(plan, symbols=exchange.tape.symbols, start=number)
 
     def _replay(self, line: Any, number: int) -> None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from alembic import op
+from cappuccino.adapters.postgres.migrations.scripts import never, run
 
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+downgrade = never
+
 
 def upgrade() -> None:
-    driver = op.get_bind().connection.driver_connection  # psycopg itself: the script is sent as it is, % included
-    assert driver is not None
-    driver.execute((Path(__file__).parent / "0003_ended.sql").read_bytes())
-
-
-def downgrade() -> None:
-    raise NotImplementedError("the record is never made smaller: restore a backup instead")
+    run("0003_ended.sql")
